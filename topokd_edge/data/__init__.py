@@ -1,0 +1,1 @@
+"""Recordings, windows of them, and splits by subject."""

@@ -1,0 +1,1 @@
+"""Training: the two teachers, the student from scratch, and the student distilled from both."""

@@ -1,0 +1,1 @@
+"""Metrics per subject, calibration, and paired comparisons with a verdict in words."""

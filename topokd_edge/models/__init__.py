@@ -1,0 +1,1 @@
+"""Network architectures, each from one description."""

@@ -1,0 +1,1 @@
+"""One offline HTML page that shows a run, its bundle and its measurements."""

@@ -1,0 +1,1 @@
+"""Sublevel persistence of a one-dimensional signal, and persistence images of it."""
