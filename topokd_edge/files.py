@@ -105,7 +105,9 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    raise BadInputError(f"{path}: already exists", hint="choose another --out, or add --overwrite to replace it")
+    raise BadInputError(
+        f"{path}: already exists", hint="choose another --out, or add --overwrite to replace it"
+    )
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -86,7 +86,7 @@ class FoldRun:
         return Predictions.open(self.predictions_path(model))
 
     def preprocessing(self) -> dict[str, Any]:
-        """What was fitted on the fit subjects.
+        """Return what was fitted on the fit subjects.
 
         Returns
         -------

@@ -1,0 +1,62 @@
+"""The command line: one file per verb; nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from topokd_edge.cli import console
+from topokd_edge.errors import TopokdError
+
+app = typer.Typer(
+    name="topokd-edge",
+    help="From wearable recordings to a small int8 model on your device, and the truth about it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_EXTRA_OF = {
+    **dict.fromkeys(("torch", "ripser", "persim", "numba", "sklearn", "scipy", "safetensors"), "train"),
+    **dict.fromkeys(("pydantic", "tomli_w", "matplotlib", "jinja2"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "litert_quantizer", "flatbuffers"), "export"),
+    **dict.fromkeys(("onnxruntime", "ai_edge_litert"), "bench"),
+    "seglearn": "demo",
+}
+
+
+@app.callback()
+def _root() -> None:
+    """From wearable recordings to a small int8 model on your device, and the truth about it."""
+
+
+def main() -> None:
+    """Run the program and leave with the exit code of its contract."""
+    try:
+        app()
+    except TopokdError as error:
+        console.fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.fail("interrupted; nothing half-written is left, and a run continues with --resume")
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        console.fail(
+            f"the package {error.name!r} is needed here and is not installed\n"
+            f"What to do: pip install 'topokd-edge[{extra}]' (topokd-edge doctor lists what is missing)"
+        )
+        sys.exit(4)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = error.filename or "the output"
+        console.fail(
+            f"{where}: cannot be written ({error.strerror})\nWhat to do: free space or choose another --out"
+        )
+        sys.exit(4)
