@@ -1,0 +1,74 @@
+"""Mixup: which samples are mixed with which, and how much.
+
+Zhang et al., "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412), with one coefficient per
+sample and an exact share of mixed samples (partial mixup), drawn without replacement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """One draw for a batch of size B: sample i becomes `keep[i]` x_i + (1 - `keep[i]`) x_`partner[i]`.
+
+    The same draw mixes signals, images and targets, so that all speak of the same virtual sample.
+    `mixed` holds the positions with a coefficient below 1.
+    """
+
+    partner: Tensor
+    keep: Tensor
+    mixed: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Mix a batch x of shape (B, ...)."""
+        return self.pairs(x, x[self.partner], self.keep)
+
+    def rows(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Return the mixed rows alone, shape (len(mixed), ...), of a whole set `x` seen through `batch`.
+
+        Reads only what is needed; half-precision sets are widened first.
+        """
+        first = x[batch[self.mixed]].float()
+        second = x[batch[self.partner[self.mixed]]].float()
+        return self.pairs(first, second, self.keep[self.mixed])
+
+    @staticmethod
+    def pairs(first: Tensor, second: Tensor, keep: Tensor) -> Tensor:
+        """Interpolate row by row: keep * first + (1 - keep) * second."""
+        weight = keep.view(-1, *(1 for _ in first.shape[1:]))
+        return second + weight * (first - second)
+
+
+def draw_mix(batch: int, alpha: float, share: float, rng: np.random.Generator, device: torch.device) -> Mix:
+    """Draw partners and coefficients for one batch.
+
+    Parameters
+    ----------
+    batch
+        Batch size B.
+    alpha
+        Coefficients follow Beta(alpha, alpha), per sample; 0 switches mixup off.
+    share
+        Exactly round(share * B) samples may be mixed, drawn without replacement; 1 is full mixup.
+    rng
+        Source of randomness.
+    device
+        Where the tensors are needed.
+    """
+    keep = np.ones(batch, dtype=np.float32)
+    partner = rng.permutation(batch)
+    chosen = rng.permutation(batch)[: round(share * batch)]
+    if alpha > 0:
+        keep[chosen] = rng.beta(alpha, alpha, size=len(chosen))
+    mixed = np.flatnonzero(keep < 1)
+    return Mix(
+        torch.from_numpy(partner).to(device),
+        torch.from_numpy(keep).to(device),
+        torch.from_numpy(mixed).to(device),
+    )

@@ -1,0 +1,203 @@
+"""The recipe: every number of a training run, typed, with its unit and its source."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from topokd_edge.errors import UsageError
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Training(_Part):
+    """How one network is trained: stochastic gradient descent with momentum."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Positive = 0.1
+    """Peak of `one-cycle`, or the first step of `steps`."""
+    schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    """`steps` is the published one: 1, 0.2, 0.02, 0.002 times the rate from epoch 0, E/18, E/3, 2E/3."""
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 1e-4
+
+
+class Network(_Part):
+    """A WideResNet's shape; see `topokd_edge.models.wrn.WRNSpec`."""
+
+    depth: Count = 16
+    width: Count = 1
+    stem_stride: Literal[1, 2] = 1
+
+
+class Topology(_Part):
+    """Persistence images; see `topokd_edge.topology.image`."""
+
+    size: tuple[Count, Count] = (64, 64)
+    sigma: Positive = 0.02
+    """Standard deviation of the Gaussian, as a fraction of each axis."""
+    min_life: NotNegative = 0.01
+    """Pairs that live shorter are noise and dropped; in units of a channel's standard deviation."""
+    normalise: Literal["max", "none"] = "max"
+    essential: Literal["drop", "cap", "keep"] = "drop"
+
+
+class Member(_Part):
+    """One network and how it is trained."""
+
+    network: Network = Network()
+    training: Training
+
+
+class Distilling(_Part):
+    """loss = (1 - tau) CE + tau [eta T^2 KL(signal) + (1 - eta) T^2 KL(topology)]."""
+
+    tau: Share = 0.7
+    """Weight of the teachers against the labels."""
+    eta: Share = 0.7
+    """Weight of the signal teacher against the topology teacher."""
+    temperature: Positive = 4.0
+    kl_reduction: Literal["batchmean", "paper"] = "batchmean"
+    annealing: bool = True
+    """Start from the student trained from scratch."""
+    alpha_signal: NotNegative = 0.15
+    """Beta(alpha, alpha) of the batch that the signal teacher sees; 0 is no mixup."""
+    alpha_topology: NotNegative = 0.2
+    """The same for the topology teacher; equal alphas share one batch."""
+    mixup_share: Share = 1.0
+    """Share of each batch that is mixed: 1 is full mixup, less is partial."""
+
+
+class Student(_Part):
+    """The student: its shape, training from scratch, distillation, and what is selected."""
+
+    network: Network = Network()
+    scratch: Training
+    distilled: Training
+    distilling: Distilling = Distilling()
+    candidates: tuple[dict[str, Any], ...] = ()
+    """Changes to `distilling` that are all tried; the best on the validation subjects is kept."""
+
+    @model_validator(mode="after")
+    def _candidates_are_valid(self) -> Student:
+        self.variants()
+        return self
+
+    def variants(self) -> list[Distilling]:
+        """Return the settings to try: `distilling` with each candidate's changes, or itself alone."""
+        base = self.distilling.model_dump()
+        return [Distilling(**{**base, **change}) for change in self.candidates or ({},)]
+
+
+class Split(_Part):
+    """Outer folds by subject, and how many inner subjects choose epoch and candidate."""
+
+    folds: Annotated[int, Field(ge=2)]
+    validation_subjects: Count = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Recipe(_Part):
+    """Everything that determines a run, apart from the data and the machine."""
+
+    name: str
+    note: str = ""
+    """Shown in the report; a demo says here what it leaves out."""
+    protocol: Literal["nested-subject"] = "nested-subject"
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    split: Split
+    topology: Topology = Topology()
+    signal_teacher: Member
+    topology_teacher: Member
+    student: Student
+
+    def to_toml(self) -> str:
+        """Return the resolved recipe as TOML."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def builtin_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("topokd_edge.distill") / "recipes"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe by name or from a file, and apply `a.b=c` overrides.
+
+    Raises
+    ------
+    UsageError
+        When there is no such recipe, or it has a misspelt key or a value out of range; every problem is named.
+    """
+    path = Path(name)
+    if name in builtin_recipes():
+        text = (resources.files("topokd_edge.distill") / "recipes" / f"{name}.toml").read_text("utf-8")
+    elif path.suffix == ".toml" and path.is_file():
+        text = path.read_text("utf-8")
+    else:
+        raise UsageError(
+            f"{name}: no such recipe", hint=f"give a .toml file, or one of {', '.join(builtin_recipes())}"
+        )
+    return parse_recipe(text, name, overrides)
+
+
+def parse_recipe(text: str, name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe from TOML text; `name` is used in messages. See `load_recipe`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: not valid TOML ({error})") from None
+    for override in overrides:
+        _apply(document, override)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        problems = [_problem(item, document) for item in error.errors()]
+        raise UsageError(f"recipe {name}: {len(problems)} problem(s)", problems=problems) from None
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    keys, equals, value = override.partition("=")
+    if not equals or not keys.strip():
+        raise UsageError(f"--set {override}: expected key.key=value, such as student.distilling.tau=0.5")
+    *path, last = keys.strip().split(".")
+    place = document
+    for key in path:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise UsageError(f"--set {override}: {key} is a value, not a section")
+    try:
+        place[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        place[last] = value.strip()
+
+
+def _problem(item: Any, document: dict[str, Any]) -> str:
+    where = ".".join(str(key) for key in item["loc"]) or "recipe"
+    if item["type"] == "extra_forbidden":
+        known = ", ".join(_known_keys(item["loc"][:-1]))
+        return f"{where}: no such key; known here: {known}"
+    if item["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where} = {item['input']!r}: {item['msg']}"
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    part: Any = Recipe
+    for key in loc:
+        part = part.model_fields[key].annotation
+    return sorted(part.model_fields)
