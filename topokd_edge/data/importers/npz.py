@@ -1,0 +1,214 @@
+"""The neutral `.npz` form: integer counts with scale and offset, and a table of labelled recordings."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.data.recording import UNITS, Gap, LabelInterval, Recording
+from topokd_edge.errors import BadInputError
+
+REQUIRED = (
+    "counts",
+    "scale",
+    "offset",
+    "fs",
+    "channels",
+    "units",
+    "recordings",
+    "recording_columns",
+    "class_names",
+)
+OPTIONAL = ("segment_samples", "credit", "licence", "device")
+UNKNOWN_SUBJECT = "unknown"
+_SPELLINGS = {"m/s^2": ("m/s2", 1.0), "mg": ("g", 1e-3)}
+"""Other spellings of units: (ours, factor)."""
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read(path: Path | None) -> list[Recording]:
+    """Read every recording of a neutral `.npz` file.
+
+    The arrays are `counts` (channels, samples), `scale` and `offset` (channels,) with physical value =
+    counts * scale + offset, `fs` in Hz, `channels`, `units`, `recordings` (one row per recording, columns
+    named in `recording_columns`: at least `class`, `start`, `stop`, half-open; `subject` if known) and
+    `class_names`. With `segment_samples` no window crosses a multiple of it inside a recording.
+
+    Raises
+    ------
+    BadInputError
+        With every problem found, when the file is missing, damaged or inconsistent.
+    """
+    if path is None:
+        raise BadInputError(
+            "the npz importer needs a file", hint="topokd-edge data import npz FILE.npz --out W"
+        )
+    arrays = _load(path)
+    problems = _shape_problems(arrays) or _content_problems(arrays)
+    if problems:
+        raise BadInputError(
+            f"{path}: not a consistent recording file ({len(problems)} problem(s))",
+            problems=problems,
+            hint="correct the file; what each array means: docs of topokd_edge.data.importers.npz.read",
+        )
+    return _recordings(path, arrays)
+
+
+def about(path: Path | None) -> tuple[str, str]:
+    """Return (credit, licence) as the file states them, "unknown" where it does not."""
+    arrays = {} if path is None else _load(path)
+    credit, licence = (str(arrays[key]) if key in arrays else "unknown" for key in ("credit", "licence"))
+    return credit, licence
+
+
+def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not path.is_file():
+        raise BadInputError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not a .npz archive")
+            return {key: data[key] for key in (*REQUIRED, *OPTIONAL) if key in data.files}
+    except _UNREADABLE as error:
+        raise BadInputError(
+            f"{path}: damaged or not a .npz archive of plain arrays ({error or type(error).__name__})",
+            hint="copy or download the file again",
+        ) from None
+
+
+def _shape_problems(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:
+    """Say what is missing or has the wrong shape or kind."""
+    missing = [f"{key}: missing" for key in REQUIRED if key not in arrays]
+    if missing:
+        return missing
+    counts, table = arrays["counts"], arrays["recordings"]
+    if counts.ndim != 2 or counts.dtype.kind not in "iuf" or 0 in counts.shape:
+        return [
+            f"counts: {counts.dtype} of shape {counts.shape}, expected numbers of shape (channels, samples)"
+        ]
+    expected = {
+        "scale": (counts.shape[0],),
+        "offset": (counts.shape[0],),
+        "channels": (counts.shape[0],),
+        "units": (counts.shape[0],),
+        "fs": (),
+    }
+    problems = [
+        f"{key}: shape {arrays[key].shape}, expected {shape}"
+        for key, shape in expected.items()
+        if arrays[key].shape != shape
+    ]
+    kinds = {"scale": "iuf", "offset": "iuf", "fs": "iuf", "recordings": "iu", "segment_samples": "iu"}
+    texts = dict.fromkeys(("channels", "units", "recording_columns", "class_names"), "U")
+    for key, kind in {**kinds, **texts}.items():
+        if key in arrays and arrays[key].dtype.kind not in kind:
+            problems.append(
+                f"{key}: type {arrays[key].dtype}, expected {'text' if kind == 'U' else 'numbers'}"
+            )
+    columns = arrays["recording_columns"]
+    if table.ndim != 2 or columns.ndim != 1 or table.shape[1] != len(columns) or len(table) == 0:
+        problems.append(
+            f"recordings: shape {table.shape}, expected (recordings, {columns.size} recording_columns)"
+        )
+    absent = [name for name in ("class", "start", "stop") if name not in columns.ravel().tolist()]
+    problems += [f"recording_columns: no column {name!r}" for name in absent]
+    if arrays["class_names"].ndim != 1 or arrays["class_names"].size == 0:
+        problems.append(f"class_names: shape {arrays['class_names'].shape}, expected (classes,)")
+    if "segment_samples" in arrays and (
+        arrays["segment_samples"].shape != () or arrays["segment_samples"] < 1
+    ):
+        problems.append("segment_samples: expected one positive number")
+    return problems
+
+
+def _content_problems(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:
+    """Say which values are out of range."""
+    problems = []
+    rate = float(arrays["fs"])
+    if not (np.isfinite(rate) and rate > 0):
+        problems.append(f"fs: {rate}, expected a positive rate in Hz")
+    channels = arrays["channels"].tolist()
+    for index, name in enumerate(channels):
+        for key in ("scale", "offset"):
+            value = float(arrays[key][index])
+            if not np.isfinite(value) or (key == "scale" and value == 0.0):
+                problems.append(f"{key} of channel {name!r}: {value}, expected a finite number, scale not 0")
+        unit = str(arrays["units"][index])
+        if _SPELLINGS.get(unit, (unit, 1.0))[0] not in UNITS:
+            known = ", ".join((*UNITS, *_SPELLINGS))
+            problems.append(f"units of channel {name!r}: {unit!r}, expected one of {known}")
+    class_names = arrays["class_names"].tolist()
+    for key, names in (("channels", channels), ("class_names", class_names)):
+        if len(set(names)) != len(names) or "" in names:
+            problems.append(f"{key}: names must differ and not be empty, got {names}")
+    rows = _rows(arrays)
+    samples = arrays["counts"].shape[1]
+    for index, row in enumerate(rows):
+        if not 0 <= row["class"] < len(class_names):
+            problems.append(
+                f"recordings row {index}: class {row['class']}, expected 0 to {len(class_names) - 1}"
+            )
+        if not 0 <= row["start"] < row["stop"] <= samples:
+            problems.append(
+                f"recordings row {index}: samples {row['start']} to {row['stop']}, "
+                f"expected 0 <= start < stop <= {samples}"
+            )
+    used = {row["class"] for row in rows}
+    problems += [
+        f"class_names: no recording has class {index} ({name!r}); take the name out or add its recordings"
+        for index, name in enumerate(class_names)
+        if index not in used
+    ]
+    return problems
+
+
+def _rows(arrays: dict[str, npt.NDArray[Any]]) -> list[dict[str, int]]:
+    columns = arrays["recording_columns"].tolist()
+    return [dict(zip(columns, row, strict=True)) for row in arrays["recordings"].tolist()]
+
+
+def _recordings(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> list[Recording]:
+    spelled = [_SPELLINGS.get(unit, (unit, 1.0)) for unit in arrays["units"].tolist()]
+    factor = np.array([factor for _, factor in spelled])
+    scale = (arrays["scale"] * factor)[:, None]
+    offset = (arrays["offset"] * factor)[:, None]
+    segment = int(arrays["segment_samples"]) if "segment_samples" in arrays else None
+    class_names = arrays["class_names"].tolist()
+    recordings = []
+    for index, row in enumerate(_rows(arrays)):
+        length = row["stop"] - row["start"]
+        # A float count of inf or NaN, or a huge scale, is named later by the check of the samples.
+        with np.errstate(over="ignore", invalid="ignore"):
+            physical = arrays["counts"][:, row["start"] : row["stop"]] * scale + offset
+            samples = physical.astype(np.float32)
+        others = [name for name in row if name not in ("subject", "class", "start", "stop")]
+        recordings.append(
+            Recording(
+                subject=str(row.get("subject", UNKNOWN_SUBJECT)),
+                session=",".join(f"{name}-{row[name]}" for name in others) or "1",
+                device=str(arrays.get("device", path.stem)),
+                rate_hz=float(arrays["fs"]),
+                channels=tuple(arrays["channels"].tolist()),
+                units=tuple(unit for unit, _ in spelled),
+                samples=samples,
+                labels=(LabelInterval(0, length, class_names[row["class"]]),),
+                gaps=tuple(Gap(at - 1, 0.0) for at in range(segment, length, segment)) if segment else (),
+                source=f"{path.name}#{index}",
+            )
+        )
+    return recordings
