@@ -1,0 +1,77 @@
+"""Accuracy with a 95 % interval, and the interval of a paired difference."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % point of the normal distribution."""
+
+ENOUGH_SUBJECTS = 5
+"""Below this a bootstrap over subjects has too few different draws to mean anything."""
+
+Resampled = Literal["subjects", "windows"]
+
+
+def interval95(
+    correct: npt.NDArray[np.bool_], subject: npt.NDArray[np.str_] | None
+) -> tuple[tuple[float, float], Resampled]:
+    """Return a 95 % interval of the accuracy and what it resamples.
+
+    With five subjects or more, a percentile bootstrap over subjects (windows of one person are not
+    independent); with fewer, Wilson's score interval over windows, which says nothing of new subjects.
+
+    Parameters
+    ----------
+    correct
+        bool, shape (windows,).
+    subject
+        str, shape (windows,); None when unknown.
+    """
+    if subject is not None and len(set(subject.tolist())) >= ENOUGH_SUBJECTS:
+        return bootstrap95(correct.astype(np.float64), subject), "subjects"
+    return wilson95(int(correct.sum()), len(correct)), "windows"
+
+
+def wilson95(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval of a proportion (Wilson, JASA 22, 1927).
+
+    Raises
+    ------
+    ValueError
+        When `trials` is less than one.
+    """
+    if trials < 1:
+        raise ValueError("a proportion needs at least one trial")
+    share = successes / trials
+    z2n = Z95 * Z95 / trials
+    centre = (share + z2n / 2) / (1 + z2n)
+    half = Z95 * math.sqrt(share * (1 - share) / trials + z2n / (4 * trials)) / (1 + z2n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap95(
+    value: npt.NDArray[np.float64], cluster: npt.NDArray[np.str_], *, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean of `value`, resampling whole clusters.
+
+    Parameters
+    ----------
+    value
+        float64, shape (n,).
+    cluster
+        str, shape (n,): values of one cluster are drawn together.
+    draws, seed
+        Bootstrap samples, and the seed of their generator.
+    """
+    _, index = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(index, weights=value)
+    counts = np.bincount(index)
+    picks = np.random.default_rng(seed).integers(0, len(sums), size=(draws, len(sums)))
+    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)

@@ -1,0 +1,95 @@
+"""What this machine is, and what may have disturbed a measurement on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+_CPU = Path("/sys/devices/system/cpu")
+_BUSY_LOAD = 0.5
+"""Share of the cores already busy before a run above which its figures are marked as disturbed."""
+_OWN_CORE = 0.95
+"""Part of one core a run that never waits must have had; with less, something else ran in its place."""
+
+
+def describe() -> dict[str, Any]:
+    """Return the CPU, cores, clock governor, memory and operating system; what cannot be read is None."""
+    return {
+        "cpu": _cpu_name(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
+        "max_khz": _number(_CPU / "cpu0/cpufreq/cpuinfo_max_freq"),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def load_average() -> float | None:
+    """Return the processes that wanted a core over the last minute, on average."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def is_busy(load: float | None, cpu_share: float | None) -> bool:
+    """Tell whether the load before a run, or the cores it had while it ran, say that it was disturbed."""
+    loaded = load is not None and load > _BUSY_LOAD * (os.cpu_count() or 1)
+    return loaded or (cpu_share is not None and cpu_share < _OWN_CORE)
+
+
+def throttle_count() -> int | None:
+    """Return how often the kernel has seen the cores throttle since boot; None when it does not tell."""
+    counts = [_number(path) for path in _CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def current_khz() -> int | None:
+    """Return the clock of the first core now, in kHz; None when it cannot be read."""
+    return _number(_CPU / "cpu0/cpufreq/scaling_cur_freq")
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak resident memory of this process since it was started.
+
+    `ru_maxrss` survives `exec` on Linux, so a child of a large process reports its parent's peak;
+    `VmHWM` begins anew and is used where there is one.
+    """
+    for line in (_text(Path("/proc/self/status")) or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _cpu_name() -> str:
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    board = (_text(Path("/proc/device-tree/model")) or "").strip("\0 ")
+    return board or platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text is not None and text.isdecimal() else None

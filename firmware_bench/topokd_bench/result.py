@@ -1,0 +1,118 @@
+"""The record of one measurement: what ran, on what, how the figure was obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args
+
+from topokd_bench.types import Basis
+
+LATENCY_KEYS = ("p50", "p95", "p99", "min", "cold")
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One pipeline measured on one target; the same schema for every device.
+
+    Attributes
+    ----------
+    target
+        What `bench --on` was asked for, e.g. `local`.
+    basis
+        How the figures were obtained: `measured`, `counted` or `modelled`.
+    pipeline
+        `tda`, `teacher.signal`, `student.float32` or `student.int8`.
+    runtime
+        What executed it, e.g. `litert` or `ripser+persim+onnxruntime`.
+    latency_ms
+        Milliseconds a window of raw signal takes to logits, normalisation included: `p50`, `p95`, `p99`,
+        `min`; and `cold`: import of the runtime, loading and first window in a fresh process.
+    runs, warmup
+        Timed calls, and calls before them that are not counted.
+    threads
+        Threads the runtime was allowed.
+    accuracy, accuracy_ci95, accuracy_basis
+        Share of `windows` held-out windows classified right through this very runtime, its 95 %
+        interval, and what the interval resamples: `subjects` or `windows`.
+    windows
+        Number of held-out windows behind `accuracy`.
+    ram_bytes, ram_baseline_bytes
+        Peak resident memory of the process while timing, and that of the bare interpreter with numpy.
+    flash_bytes, model_bytes
+        Bytes of storage the pipeline needs on the target, and of its model file alone.
+    macs, instructions, cycles
+        Multiply-accumulates of the model, and counted instructions and cycles where a target has them.
+    energy_uj
+        {"low": .., "high": .., "basis": ..} per window, where a target has it.
+    throttled
+        Whether the CPU throttled during the run; None when the target does not tell.
+    device, versions
+        What it ran on and which software.
+    error
+        Why there are no figures; empty when there are.
+    """
+
+    target: str
+    basis: Basis
+    pipeline: str
+    runtime: str
+    latency_ms: dict[str, float] | None = None
+    runs: int = 0
+    warmup: int = 0
+    threads: int = 1
+    accuracy: float | None = None
+    accuracy_ci95: tuple[float, float] | None = None
+    accuracy_basis: str = ""
+    windows: int = 0
+    ram_bytes: int | None = None
+    ram_baseline_bytes: int | None = None
+    flash_bytes: int | None = None
+    model_bytes: int | None = None
+    macs: int | None = None
+    instructions: int | None = None
+    cycles: int | None = None
+    energy_uj: dict[str, Any] | None = None
+    throttled: bool | None = None
+    device: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-able data."""
+        document = asdict(self)
+        if self.accuracy_ci95 is not None:
+            document["accuracy_ci95"] = list(self.accuracy_ci95)
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> BenchResult:
+        """Read a result that came from a file or a device; keys it does not know are ignored.
+
+        Raises
+        ------
+        ValueError
+            When a key that is needed is missing, or the basis or latencies are not what they must be.
+        """
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in document.items() if name in known}
+        missing = sorted({"target", "basis", "pipeline", "runtime"} - set(values))
+        if missing:
+            raise ValueError(f"a bench result needs {', '.join(missing)}")
+        if values["basis"] not in get_args(Basis):
+            raise ValueError(f"basis {values['basis']!r}: expected one of {', '.join(get_args(Basis))}")
+        latency = values.get("latency_ms")
+        if latency is not None:
+            _check_latency(latency)
+        if values.get("accuracy_ci95") is not None:
+            low, high = values["accuracy_ci95"]
+            values["accuracy_ci95"] = (float(low), float(high))
+        return cls(**values)
+
+
+def _check_latency(latency: Any) -> None:
+    if not isinstance(latency, Mapping) or set(latency) != set(LATENCY_KEYS):
+        raise ValueError(f"latency_ms: expected the keys {', '.join(LATENCY_KEYS)}")
+    for name, value in latency.items():
+        if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ValueError(f"latency_ms.{name}: expected milliseconds, found {value!r}")
