@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ def _pieces(index: int, recording: Recording, length: int, step: int) -> list[_P
     for interval in recording.labels:
         inside = borders[(borders > interval.start) & (borders < interval.stop)].tolist()
         edges = [interval.start, *inside, interval.stop]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             windows = max(0, (stop - start - length) // step + 1)
             gap_before, gap_after = start > interval.start, stop < interval.stop
             pieces.append(_Piece(index, start, stop, interval.label, gap_before, gap_after, windows))
