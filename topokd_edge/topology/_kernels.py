@@ -1,0 +1,170 @@
+"""The loops of sublevel persistence and persistence images, compiled by numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+DROP, CAP, KEEP = 0, 1, 2
+"""What becomes of the class that never dies."""
+
+# No "ninf": a class that is kept has an infinite death. "nnan" and "nsz" let the search for the maximum
+# vectorise.
+_jit: Callable[[_F], _F] = numba.njit(cache=True, nogil=True, fastmath={"contract", "nnan", "nsz"})
+
+
+@_jit
+def diagram(signal: Floats, births: Floats, deaths: Floats, minima: Floats, walls: Floats) -> int:
+    """Write the finite pairs of positive life of `signal`; return how many.
+
+    All arrays have the length of the signal; `minima` and `walls` are scratch. The stack holds basins
+    from left to right, `walls[k]` being the wall on the left of basin k. Walls fall strictly from left to
+    right, so the last one is always the next to be flooded: each sample is pushed and popped once.
+    """
+    size = signal.size
+    found = 0
+    top = 0
+    minima[0] = signal[0]
+    for t in range(1, size + 1):
+        edge = max(signal[t - 1], signal[t]) if t < size else np.inf
+        while top > 0 and walls[top] <= edge:
+            left, right, wall = minima[top - 1], minima[top], walls[top]
+            younger = max(left, right)
+            if younger < wall:
+                births[found] = younger
+                deaths[found] = wall
+                found += 1
+            top -= 1
+            minima[top] = min(left, right)
+        if t < size:
+            top += 1
+            walls[top] = edge
+            minima[top] = signal[t]
+    return found
+
+
+@_jit
+def _smear(table: Floats, pixels: int, unit: float, values: Floats) -> tuple[int, int]:
+    """Write the mass a Gaussian at `unit` leaves in each pixel; return the pixels it reaches (from, to)."""
+    steps = table.shape[0] - 3
+    place = unit * pixels
+    cell = min(int(place), pixels - 1)
+    row_place = (place - cell) * steps
+    row = min(int(row_place), steps - 1)
+    t = row_place - row
+    c0 = -t * (t - 1.0) * (t - 2.0) / 6.0
+    c1 = (t + 1.0) * (t - 1.0) * (t - 2.0) / 2.0
+    c2 = -(t + 1.0) * t * (t - 2.0) / 2.0
+    c3 = (t + 1.0) * t * (t - 1.0) / 6.0
+    reach = table.shape[1] // 2
+    first = max(cell - reach, 0)
+    last = min(cell + reach + 1, pixels)
+    shift = reach - cell
+    r0, r1, r2, r3 = table[row], table[row + 1], table[row + 2], table[row + 3]
+    for j in range(first, last):
+        k = j + shift
+        values[j] = c0 * r0[k] + c1 * r1[k] + c2 * r2[k] + c3 * r3[k]
+    return first, last
+
+
+@_jit
+def _add_point(
+    image: Floats, columns: Floats, rows: Floats, span: tuple[int, int, int, int], weight: float
+) -> None:
+    """Add `weight` times the outer product of `rows` (last row of the image first) and `columns`."""
+    for j in range(span[2], span[3]):
+        line = image[image.shape[0] - 1 - j]
+        scale = weight * rows[j]
+        for i in range(span[0], span[1]):
+            line[i] += scale * columns[i]
+
+
+@_jit
+def images(
+    x: npt.NDArray[np.float32],
+    birth_range: Floats,
+    life_range: Floats,
+    min_life: float,
+    essential: int,
+    divide_by_max: bool,
+    column_table: Floats,
+    row_table: Floats,
+    out: npt.NDArray[np.float32],
+    degenerate: npt.NDArray[np.bool_],
+) -> None:
+    """Write the persistence image of every channel of every window.
+
+    Shapes: `x` (windows, channels, length), ranges (channels, 2), `out` (windows, channels, rows, columns),
+    `degenerate` (windows, channels). `min_life` is a fraction of the channel's life range.
+    """
+    length = x.shape[2]
+    signal, births, deaths = np.empty(length), np.empty(length + 1), np.empty(length + 1)
+    minima, walls = np.empty(length), np.empty(length)
+    height, width = out.shape[2], out.shape[3]
+    columns, rows = np.empty(width), np.empty(height)
+    image = np.empty((height, width))
+    for window in range(x.shape[0]):
+        for channel in range(x.shape[1]):
+            signal[:] = x[window, channel]
+            found = diagram(signal, births, deaths, minima, walls)
+            if essential != DROP:
+                births[found] = signal.min()
+                deaths[found] = signal.max() if essential == CAP else np.inf
+                found += 1
+            image[:] = 0.0
+            birth_low = birth_range[channel, 0]
+            birth_width = birth_range[channel, 1] - birth_low
+            life_low = life_range[channel, 0]
+            life_width = life_range[channel, 1] - life_low
+            for k in range(found):
+                life = deaths[k] - births[k]
+                if life > min_life * life_width:
+                    birth_place = min(max((births[k] - birth_low) / birth_width, 0.0), 1.0)
+                    life_place = min(max((life - life_low) / life_width, 0.0), 1.0)
+                    left, right = _smear(column_table, width, birth_place, columns)
+                    low, high = _smear(row_table, height, life_place, rows)
+                    _add_point(image, columns, rows, (left, right, low, high), life_place)
+            largest = 0.0
+            for value in image.flat:
+                largest = max(largest, value)
+            degenerate[window, channel] = largest == 0.0
+            scale = 1.0 / largest if divide_by_max and largest > 0.0 else 1.0
+            target = out[window, channel]
+            for i in range(height):
+                for j in range(width):
+                    target[i, j] = np.float32(image[i, j] * scale)
+
+
+@_jit
+def extremes(x: npt.NDArray[np.float32], essential: int, out: Floats) -> None:
+    """Write least birth, greatest birth and greatest finite life per window and channel.
+
+    Shapes: `x` (windows, channels, length), `out` (windows, channels, 3). A channel without pairs gets
+    (inf, -inf, 0).
+    """
+    length = x.shape[2]
+    signal, births, deaths = np.empty(length), np.empty(length + 1), np.empty(length + 1)
+    minima, walls = np.empty(length), np.empty(length)
+    for window in range(x.shape[0]):
+        for channel in range(x.shape[1]):
+            signal[:] = x[window, channel]
+            found = diagram(signal, births, deaths, minima, walls)
+            if essential != DROP and signal.max() > signal.min():
+                births[found] = signal.min()
+                deaths[found] = signal.max()
+                found += 1
+            low, high, life = np.inf, -np.inf, 0.0
+            for k in range(found):
+                low = min(low, births[k])
+                high = max(high, births[k])
+                life = max(life, deaths[k] - births[k])
+            out[window, channel, 0] = low
+            out[window, channel, 1] = high
+            out[window, channel, 2] = life

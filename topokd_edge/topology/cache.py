@@ -1,0 +1,158 @@
+"""Persistence images of a window set on disk, keyed so that signal and image are never paired wrongly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.data.windowset import WindowSet
+from topokd_edge.errors import BadInputError, MissingError
+from topokd_edge.files import read_json, replacing, sha256_bytes, sha256_file, write_json
+from topokd_edge.progress import Progress, silent
+from topokd_edge.topology.image import Backend, persistence_images
+from topokd_edge.topology.params import ImageParams
+from topokd_edge.topology.sublevel import refuse_non_finite
+
+FORMAT = "topokd-images/1"
+_TASK = "persistence images"
+_BLOCK_BYTES = 64 << 20
+"""Images computed at a time: bounds memory, whatever the size of the set."""
+
+
+def cached_images(
+    windows: WindowSet,
+    params: ImageParams,
+    folder: Path,
+    *,
+    index: npt.NDArray[np.int64] | None = None,
+    progress: Progress = silent,
+) -> npt.NDArray[np.floating[Any]]:
+    """Return the persistence images of a window set, computed once and then read from `folder`.
+
+    The file is found by the hash of the windows' content, the parameters and `index`, and its own hash is
+    compared before it is used: a cache that is damaged or belongs to something else is computed again.
+
+    Parameters
+    ----------
+    windows
+        The set.
+    params
+        What the images depend on; fit it on training windows.
+    folder
+        Where caches lie; created.
+    index
+        Which windows, in this order; None takes all.
+    progress
+        Told how many windows are done.
+
+    Returns
+    -------
+    ndarray
+        Memory-mapped, read-only, shape (windows, channels, rows, columns). float16 for images that are
+        divided by their maximum (rounded by at most 2**-12 there, below what int8 or training sees), else
+        float32.
+
+    Raises
+    ------
+    BadInputError
+        When a sample is NaN or infinite; subject and session are named.
+    MissingError
+        When the disk has too little room.
+    """
+    chosen = np.arange(len(windows)) if index is None else np.asarray(index, dtype=np.int64)
+    about = {
+        "format": FORMAT,
+        "windows": windows.content_hash,
+        "index": "all" if index is None else sha256_bytes(chosen.astype("<i8").tobytes()),
+        "params": params.to_dict(),
+    }
+    stem = folder / sha256_bytes(json.dumps(about, sort_keys=True).encode())[:24]
+    data, meta = stem.with_suffix(".npy"), stem.with_suffix(".json")
+    dtype = np.dtype(np.float16 if params.normalise == "max" else np.float32)
+    shape = (len(chosen), windows.x.shape[1], *params.size)
+    cached = _read(data, meta, about, dtype, shape)
+    if cached is None:
+        write_images(windows, params, data, index=chosen, dtype=dtype, progress=progress)
+        write_json(meta, {**about, "sha256": sha256_file(data)})
+        cached = np.load(data, mmap_mode="r", allow_pickle=False)
+    return cached
+
+
+def _read(
+    data: Path, meta: Path, about: dict[str, Any], dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> npt.NDArray[np.floating[Any]] | None:
+    """Return the cached images, or None unless they are exactly what is asked for."""
+    try:
+        if not data.is_file() or read_json(meta) != {**about, "sha256": sha256_file(data)}:
+            return None
+        images: npt.NDArray[np.floating[Any]] = np.load(data, mmap_mode="r", allow_pickle=False)
+    except (BadInputError, OSError, ValueError, EOFError):
+        return None
+    return images if images.dtype == dtype and images.shape == shape else None
+
+
+def write_images(
+    windows: WindowSet,
+    params: ImageParams,
+    path: Path,
+    *,
+    index: npt.NDArray[np.int64],
+    dtype: npt.DTypeLike = np.float32,
+    backend: Backend = "fast",
+    progress: Progress = silent,
+) -> npt.NDArray[np.bool_]:
+    """Write the images of the windows `index` as a `.npy` file, whole or not at all, in bounded memory.
+
+    Returns
+    -------
+    ndarray
+        bool, shape (windows, channels): the image is all zero.
+
+    Raises
+    ------
+    BadInputError
+        When a sample is NaN or infinite, or the channels are not those of `params`.
+    MissingError
+        When the disk has too little room.
+    """
+    shape = (len(index), windows.x.shape[1], *params.size)
+    per_window = int(np.prod(shape[1:])) * 4
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
+    degenerate = np.empty(shape[:2], dtype=np.bool_)
+    block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else 1
+    with replacing(path) as part:
+        target = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
+        for start in range(0, len(index), block):
+            some = index[start : start + block]
+            x = np.asarray(windows.x[some])
+            refuse_non_finite(x, names=[_name(windows, window) for window in some])
+            images, degenerate[start : start + block] = persistence_images(x, params, backend=backend)
+            target[start : start + block] = images
+            progress(_TASK, start + len(some), len(index))
+        target.flush()
+        del target
+    return degenerate
+
+
+def _name(windows: WindowSet, window: int) -> str:
+    """Return where a window comes from, for an error."""
+    return (
+        f"number {window} of the set, subject {windows.subject[window]}, session {windows.session[window]}, "
+        f"from sample {windows.start[window]}"
+    )
+
+
+def _need_room(folder: Path, needed: int) -> None:
+    """Raise MissingError when the disk of `folder` has less than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise MissingError(
+            f"{folder}: the images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            hint="free space, choose another folder, or make smaller images",
+        )

@@ -1,0 +1,101 @@
+"""Zero-dimensional sublevel-set persistence of one-dimensional signals.
+
+A signal is a path: vertex t enters at x[t], the edge between t and t+1 at max(x[t], x[t+1]). Components of
+{x <= level} are born in local minima; where two meet, the one with the higher minimum dies (elder rule,
+H. Edelsbrunner and J. Harer, Computational Topology, 2010, VII.1).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.errors import BadInputError, UsageError
+
+Essential = Literal["drop", "cap", "keep"]
+"""The class of the global minimum never dies: leave it out, let it die at the signal's maximum, or keep its
+infinite death."""
+
+
+def diagram(signal: npt.ArrayLike, *, essential: Essential = "drop") -> npt.NDArray[np.float64]:
+    """Return birth and death of every component of the sublevel sets of `signal`.
+
+    Linear in the number of samples.
+
+    Parameters
+    ----------
+    signal
+        One channel, shape (samples,), finite, at least one sample.
+    essential
+        "drop" leaves out the class of the global minimum; "cap" lets it die at the maximum of the signal (no pair
+        if the signal is constant); "keep" gives it the death inf.
+
+    Returns
+    -------
+    ndarray
+        float64, shape (pairs, 2), units of the signal, only pairs with death > birth, in no particular
+        order but with the essential class last.
+
+    Raises
+    ------
+    BadInputError
+        When the signal is not one-dimensional, empty, or holds NaN or infinity; the message names the sample.
+    UsageError
+        When `essential` is not one of the three.
+    """
+    check_essential(essential)
+    values = np.ascontiguousarray(signal, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise BadInputError(f"signal: expected shape (samples,) with at least one sample, got {values.shape}")
+    refuse_non_finite(values[np.newaxis, np.newaxis])
+    from topokd_edge.topology import _kernels
+
+    births, deaths, minima, walls = (np.empty(values.size) for _ in range(4))
+    found = _kernels.diagram(values, births, deaths, minima, walls)
+    pairs = np.stack([births[:found], deaths[:found]], axis=1)
+    low, high = values.min(), values.max()
+    if essential == "keep":
+        pairs = np.vstack([pairs, [[low, np.inf]]])
+    elif essential == "cap" and high > low:
+        pairs = np.vstack([pairs, [[low, high]]])
+    return pairs
+
+
+def check_essential(essential: str) -> None:
+    """Raise UsageError when `essential` is not "drop", "cap" or "keep"."""
+    if essential not in get_args(Essential):
+        raise UsageError(f"essential = {essential!r}: expected one of {', '.join(get_args(Essential))}")
+
+
+def refuse_non_finite(
+    x: npt.NDArray[np.floating], *, first_window: int = 0, names: list[str] | None = None
+) -> None:
+    """Raise BadInputError naming the places of NaN and infinity in windows.
+
+    Parameters
+    ----------
+    x
+        Shape (windows, channels, length).
+    first_window
+        Number of the first window, for the message.
+    names
+        What else to call each window, shape (windows,): subject, session, place.
+    """
+    good = np.isfinite(x)
+    if good.all():
+        return
+    problems = []
+    for window, channel in np.argwhere(~good.all(axis=2))[:10]:
+        bad = np.flatnonzero(~good[window, channel])
+        called = f" ({names[window]})" if names else ""
+        problems.append(
+            f"window {first_window + window}{called}, channel {channel}, sample {bad[0]}: "
+            f"{x[window, channel, bad[0]]}, {len(bad)} bad samples of {x.shape[2]}"
+        )
+    raise BadInputError(
+        f"{int((~good).sum())} samples are NaN or infinite; persistence needs finite signals",
+        hint="drop or fill these samples when the windows are made",
+        problems=problems,
+    )
