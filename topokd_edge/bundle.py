@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, MissingError, TopokdError
-from topokd_edge.files import read_json, sha256_file
+from topokd_edge.files import read_json, sha256_file, write_text
 from topokd_edge.manifest import Int8Numbers, Manifest, ModelFile, Normalisation
-from topokd_edge.runtime import Model, dequantise, open_model, quantise_input
+from topokd_edge.runtime import Model, dequantise, open_model, quantise_input, quiet
 
 __all__ = [
     "BadInputError",
@@ -33,6 +33,7 @@ __all__ = [
     "dequantise",
     "open_model",
     "quantise_input",
+    "quiet",
 ]
 
 MANIFEST = "manifest.json"
@@ -147,6 +148,13 @@ class Bundle:
     def digest(self) -> str:
         """SHA-256 of `SHA256SUMS`: names the bundle's whole content."""
         return hashlib.sha256((self.folder / SUMS).read_bytes()).hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` over every other file of a bundle; the last step of writing one."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS]
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    write_text(folder / SUMS, "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
 
 
 def read_sums(path: Path) -> dict[str, str]:

@@ -6,8 +6,11 @@ Light on purpose (standard library and numpy): it runs on a Raspberry Pi beside 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +60,21 @@ def quantise_input(x: npt.ArrayLike, scale: float, zero_point: int) -> npt.NDArr
 def dequantise(q: npt.NDArray[np.int8], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
     """Convert int8 values back: (q - zero_point) * scale, float32, same shape."""
     return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what native libraries write to standard error while the block runs (banners, not errors)."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
 
 
 class Model(Protocol):
@@ -116,29 +134,31 @@ def open_model(path: Path, *, threads: int = 1, reference_kernels: bool = False)
 
 
 class _TFLiteModel:
-    """A static-batch TFLite model with one input (1, 1, length, channels) and one output (1, classes)."""
+    """A TFLite model with input (1, height, width, channels), a window having height 1, and one output."""
 
     def __init__(self, path: Path, threads: int, reference_kernels: bool) -> None:
         module, self.runtime, self.version = _tflite_module(path)
         resolvers = module.OpResolverType
         resolver = resolvers.BUILTIN_REF if reference_kernels else resolvers.AUTO
         try:
-            self._interpreter = module.Interpreter(
-                model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
-            )
-            self._interpreter.allocate_tensors()
+            with quiet():
+                self._interpreter = module.Interpreter(
+                    model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
+                )
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BadInputError(f"{path}: refused by {self.runtime} {self.version} ({error})") from None
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]["shape"]) != 4:
-            raise BadInputError(f"{path}: expected one input (1, 1, length, channels) and one output")
+            raise BadInputError(f"{path}: expected one input of four axes and one output")
         self._input, self._output = inputs[0], outputs[0]
         self._shape = tuple(int(n) for n in self._input["shape"])
-        self.input_shape: tuple[int, ...] = (self._shape[3], self._shape[2])
+        _, height, width, channels = self._shape
+        self.input_shape: tuple[int, ...] = (channels, width) if height == 1 else (channels, height, width)
 
     def prepare(self, window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         _expect(window.shape, self.input_shape)
-        native = np.ascontiguousarray(window.T, dtype=np.float32).reshape(self._shape)
+        native = np.ascontiguousarray(np.moveaxis(window, 0, -1), dtype=np.float32).reshape(self._shape)
         if self._input["dtype"] is not np.int8:
             return native
         scale, zero_point = self._input["quantization"]

@@ -1,0 +1,126 @@
+"""The distilled student of one fold and seed, with all that its export needs, and its int8 predictions."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.bundle import Normalisation, open_model
+from topokd_edge.errors import BadInputError
+from topokd_edge.progress import Progress, silent
+from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, FoldRun, Predictions, Run
+from topokd_export.deploy import Array, DeployGraph, deploy_form
+from topokd_export.quantise import calibration_windows, quantise
+
+if TYPE_CHECKING:
+    from topokd_edge.data.windowset import WindowSet
+    from topokd_edge.models.wrn import WideResNet
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Student:
+    """A distilled student and where it comes from.
+
+    Attributes
+    ----------
+    fold_run
+        Its fold and seed.
+    model, graph
+        The torch model, and its deploy form.
+    windows
+        The window set of the run.
+    normalisation
+        As fitted on the fit subjects.
+    fit, held_out
+        Subjects the weights were fitted on, and subjects never trained on.
+    """
+
+    fold_run: FoldRun
+    model: WideResNet
+    graph: DeployGraph
+    windows: WindowSet
+    normalisation: Normalisation
+    fit: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def normalised(self, index: npt.NDArray[np.int64]) -> Array:
+        """Return windows of the set, normalised: float32 (len(index), channels, length)."""
+        return self.normalisation.apply(np.asarray(self.windows.x[index], dtype=np.float32))
+
+    def quantise(self) -> bytes:
+        """Return the int8 TFLite model, calibrated on windows of the fit subjects."""
+        index = calibration_windows(self.windows.y, self.windows.subject, self.fit, seed=self.fold_run.seed)
+        return quantise(self.graph, self.normalised(index))
+
+
+def load_student(run: Run, fold: int, seed: int) -> Student:
+    """Load the distilled student of a fold and seed.
+
+    Raises
+    ------
+    BadInputError
+        When the run has no such fold, it is not trained, or the parts do not fit together.
+    """
+    from topokd_edge.distill.checkpoint import load_model
+
+    entry = _fold_entry(run, fold)
+    fold_run = run.fold_run(fold, seed)
+    windows = run.windows()
+    signal = fold_run.preprocessing()["signal"]
+    model, _ = load_model(fold_run.model_folder(DISTILLED_STUDENT))
+    found = (model.spec.in_channels, model.spec.classes)
+    expected = (len(windows.channels), len(windows.class_names))
+    if found != expected:
+        raise BadInputError(
+            f"{fold_run.model_folder(DISTILLED_STUDENT)}: the student has {found[0]} channels and {found[1]} "
+            f"classes, the window set {expected[0]} and {expected[1]}"
+        )
+    return Student(
+        fold_run=fold_run,
+        model=model.eval(),
+        graph=deploy_form(model, (windows.length,)),
+        windows=windows,
+        normalisation=Normalisation(tuple(signal["mean"]), tuple(signal["std"])),
+        fit=tuple(entry["fit"]),
+        held_out=tuple(entry["test"]),
+    )
+
+
+def int8_predictions(run: Run, fold: int, seed: int, progress: Progress = silent) -> Predictions:
+    """Run the int8 student of a fold on its held-out windows, as a device would, and save what it said.
+
+    Returns
+    -------
+    Predictions
+        Also written at `predictions_path("student.int8")`.
+    """
+    student = load_student(run, fold, seed)
+    index = student.windows.of_subjects(student.held_out)
+    task = f"int8 student, fold {fold}, seed {seed}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "student_int8.tflite"
+        path.write_bytes(student.quantise())
+        model = open_model(path)
+        logits = np.empty((len(index), student.graph.classes), dtype=np.float32)
+        for begin in range(0, len(index), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            logits[block] = model.run(student.normalised(index[block]))
+            progress(task, min(begin + _BLOCK, len(index)), len(index))
+    predictions = Predictions(index, np.asarray(student.windows.y[index]), logits)
+    predictions.save(student.fold_run.predictions_path(INT8_STUDENT))
+    return predictions
+
+
+def _fold_entry(run: Run, fold: int) -> dict[str, Any]:
+    for entry in run.folds:
+        if entry["fold"] == fold:
+            return entry
+    have = ", ".join(str(entry["fold"]) for entry in run.folds)
+    raise BadInputError(f"{run.folder}: no fold {fold}; the run has {have}")
