@@ -8,6 +8,8 @@ import sys
 import typer
 
 from topokd_edge.cli import console
+from topokd_edge.cli import data as data_verbs
+from topokd_edge.cli import evaluate as evaluate_verb
 from topokd_edge.errors import TopokdError
 
 app = typer.Typer(
@@ -31,6 +33,10 @@ _EXTRA_OF = {
 @app.callback()
 def _root() -> None:
     """From wearable recordings to a small int8 model on your device, and the truth about it."""
+
+
+app.add_typer(data_verbs.app, name="data")
+app.command("evaluate")(evaluate_verb.evaluate)
 
 
 def main() -> None:

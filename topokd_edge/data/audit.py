@@ -43,7 +43,8 @@ def class_by_subject(windows: WindowSet) -> npt.NDArray[np.int64]:
     """Count windows, shape (classes, subjects)."""
     counts = np.zeros((len(windows.class_names), len(windows.subjects)), dtype=np.int64)
     column = {subject: index for index, subject in enumerate(windows.subjects)}
-    np.add.at(counts, (windows.y, [column[subject] for subject in windows.subject.tolist()]), 1)
+    columns = np.array([column[subject] for subject in windows.subject.tolist()], dtype=np.int64)
+    np.add.at(counts, (windows.y, columns), 1)
     return counts
 
 
@@ -70,8 +71,8 @@ def overlapping(windows: WindowSet, train: npt.NDArray[np.int64], test: npt.NDAr
 def audit_fold(windows: WindowSet, fold: Fold) -> list[str]:
     """Return every problem of one fold; none means that its test is honest and its classes can be learned.
 
-    Checked are: subjects in two groups, unknown subjects, empty groups, windows of different groups that share samples,
-    and classes that the test subjects show but the fit subjects do not.
+    Checked are: subjects in two groups, unknown subjects, empty groups, windows of different groups that
+    share samples, and classes that the test subjects show but the fit subjects do not.
     """
     groups = {"fit": fold.fit, "validation": fold.validation, "test": fold.test}
     indices = {name: windows.of_subjects(who) for name, who in groups.items()}

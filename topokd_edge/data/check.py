@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from topokd_edge.data.recording import UNITS, Recording
+from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Recording
 from topokd_edge.errors import BadInputError, UsageError
 
 STANDARD_GRAVITY = 9.80665
@@ -58,7 +58,7 @@ def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
     ------
     BadInputError
         With every problem: NaN or infinite samples with their place, a channel that is constant over all
-        recordings, an unknown unit, nothing at all.
+        recordings, an unknown unit, labels out of order or place, nothing at all.
     """
     if not recordings:
         raise BadInputError("there is no recording to import")
@@ -71,7 +71,7 @@ def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
         if constant:
             hint = f"leave it out: --channels {','.join(others)}" if others else "record it again"
         raise BadInputError(f"the recordings have {len(problems)} problem(s)", problems=problems, hint=hint)
-    return [tuple(_norm_warnings(recording)) for recording in recordings]
+    return [(*_subject_warnings(recording), *_norm_warnings(recording)) for recording in recordings]
 
 
 def acceleration_norms_g(recording: Recording) -> dict[str, float]:
@@ -97,6 +97,16 @@ def _problems(recording: Recording) -> list[str]:
     shape = (len(recording.channels), recording.samples.shape[-1])
     if recording.samples.ndim != 2 or recording.samples.shape != shape or shape[1] == 0:
         return [f"{who}: samples of shape {recording.samples.shape}, expected ({shape[0]}, samples)"]
+    if not (np.isfinite(recording.rate_hz) and recording.rate_hz > 0):
+        problems.append(f"{who}: rate {recording.rate_hz} Hz, expected a positive number")
+    stop = 0
+    for interval in recording.labels:
+        if not stop <= interval.start < interval.stop <= shape[1]:
+            problems.append(
+                f"{who}: label {interval.label!r} on samples {interval.start} to {interval.stop}, expected "
+                f"intervals in order, not overlapping, within {shape[1]} samples"
+            )
+        stop = interval.stop
     for name, unit in zip(recording.channels, recording.units, strict=True):
         if unit not in UNITS:
             problems.append(f"{who}: channel {name!r} has unit {unit!r}, expected one of {', '.join(UNITS)}")
@@ -121,6 +131,11 @@ def _constant_channels(recordings: Sequence[Recording]) -> list[str]:
             lowest[name] = min(lowest.get(name, least), least)
             highest[name] = max(highest.get(name, most), most)
     return [name for name in lowest if lowest[name] == highest[name]]
+
+
+def _subject_warnings(recording: Recording) -> list[str]:
+    known = recording.subject != UNKNOWN_SUBJECT
+    return [] if known else ["the file names no subject, so a split by subject is impossible"]
 
 
 def _norm_warnings(recording: Recording) -> list[str]:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 UNITS = ("g", "m/s2", "deg/s", "rad/s", "uT", "mV", "1")
 """Units a channel may have; "1" is a quantity without unit."""
+UNKNOWN_SUBJECT = "unknown"
+"""Subject of recordings whose file names nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.data.recording import UNITS, Gap, LabelInterval, Recording
+from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Gap, LabelInterval, Recording
 from topokd_edge.errors import BadInputError
 
 REQUIRED = (
@@ -25,7 +25,6 @@ REQUIRED = (
     "class_names",
 )
 OPTIONAL = ("segment_samples", "credit", "licence", "device")
-UNKNOWN_SUBJECT = "unknown"
 _SPELLINGS = {"m/s^2": ("m/s2", 1.0), "mg": ("g", 1e-3)}
 """Other spellings of units: (ours, factor)."""
 _UNREADABLE = (
