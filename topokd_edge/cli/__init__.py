@@ -10,6 +10,7 @@ import typer
 from topokd_edge.cli import console
 from topokd_edge.cli import data as data_verbs
 from topokd_edge.cli import evaluate as evaluate_verb
+from topokd_edge.cli import topology as topology_verbs
 from topokd_edge.errors import TopokdError
 
 app = typer.Typer(
@@ -37,6 +38,9 @@ def _root() -> None:
 
 app.add_typer(data_verbs.app, name="data")
 app.command("evaluate")(evaluate_verb.evaluate)
+app.command("export")(export_verb.export)
+app.command("verify")(verify_verb.verify)
+app.add_typer(topology_verbs.app, name="topology")
 
 
 def main() -> None:

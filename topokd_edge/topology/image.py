@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +48,8 @@ def persistence_images(
     params
         What the images depend on; see `fit_params`.
     backend
-        "fast": compiled, a few microseconds a channel. "reference": ripser and persim, as the field does it, for
-        checking; equal to "fast" within 1e-6 of the maximum of an image, on one thread whatever `threads`
-        says.
+        "fast": compiled, tens of microseconds a channel. "reference": ripser and persim, as the field does
+        it, for checking; equal to "fast" within 1e-6 of the maximum of an image; always one thread.
     threads
         How many threads share the work; None takes all cores this process may use.
     progress
@@ -197,7 +196,8 @@ def _points_in_pixels(
     birth_place = (pairs[kept, 0] - low) / (high - low)
     life_place = (life[kept] - shortest) / (longest - shortest)
     rows, columns = params.size
-    return np.clip(np.stack([birth_place, life_place], axis=1), 0.0, 1.0) * [columns, rows]
+    places: npt.NDArray[np.float64] = np.clip(np.stack([birth_place, life_place], axis=1), 0.0, 1.0)
+    return places * np.array([columns, rows], dtype=np.float64)
 
 
 def ripser_diagram(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -225,9 +225,8 @@ def ripser_diagram(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     entries = np.concatenate([rank, np.maximum(rank[:-1], rank[1:])])
     at = (np.concatenate([vertex, vertex[:-1]]), np.concatenate([vertex, vertex[1:]]))
     matrix = coo_matrix((entries, at), shape=(len(signal), len(signal)))
-    ranks: npt.NDArray[Any] = ripser(matrix, distance_matrix=True, maxdim=0)["dgms"][0]
+    ranks = ripser(matrix, distance_matrix=True, maxdim=0)["dgms"][0]
     level = np.append(values, np.inf)
-    pairs: npt.NDArray[np.float64] = level[
-        np.where(np.isfinite(ranks), ranks - 1, len(values)).astype(np.int64)
-    ]
+    at_level = np.where(np.isfinite(ranks), ranks - 1, len(values)).astype(np.int64)
+    pairs: npt.NDArray[np.float64] = level[at_level].reshape(-1, 2)
     return pairs

@@ -43,10 +43,9 @@ class ImageParams:
     weight
         "linear": a pair weighs its place on the persistence axis, 0 to 1.
     min_life
-        Pairs that live at most this fraction of the persistence range are noise and left out. 0.01 as
-        published.
+        Pairs that live at most this fraction of the persistence range are left out as noise; 0.01 published.
     normalise
-        "max" divides each image by its own maximum, as published: the absolute scale is lost. "none" does not.
+        "max" divides each image by its own maximum, as published: the absolute scale is lost.
     essential
         What becomes of the class of the global minimum: "drop" (as published), "cap" (dies at the maximum
         of the window), "keep" (drawn on the upper border).

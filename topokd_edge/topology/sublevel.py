@@ -29,8 +29,8 @@ def diagram(signal: npt.ArrayLike, *, essential: Essential = "drop") -> npt.NDAr
     signal
         One channel, shape (samples,), finite, at least one sample.
     essential
-        "drop" leaves out the class of the global minimum; "cap" lets it die at the maximum of the signal (no pair
-        if the signal is constant); "keep" gives it the death inf.
+        "drop" leaves out the class of the global minimum; "cap" lets it die at the maximum of the signal
+        (no pair if the signal is constant); "keep" gives it the death inf.
 
     Returns
     -------
