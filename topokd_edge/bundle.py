@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, MissingError, TopokdError
 from topokd_edge.files import read_json, sha256_file, write_text
-from topokd_edge.manifest import Int8Numbers, Manifest, ModelFile, Normalisation
+from topokd_edge.manifest import MANIFEST, Int8Numbers, Manifest, ModelFile, Normalisation
 from topokd_edge.runtime import Model, dequantise, open_model, quantise_input, quiet
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "quiet",
 ]
 
-MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 """Hashes of every other file, as `sha256sum -c` reads them; the manifest's own hash is here."""
 

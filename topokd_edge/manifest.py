@@ -17,6 +17,7 @@ import numpy.typing as npt
 from topokd_edge.errors import BadInputError
 
 FORMAT = "topokd-bundle/1"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,14 @@ import sys
 
 import typer
 
+from topokd_edge.cli import bench as bench_verb
 from topokd_edge.cli import console
 from topokd_edge.cli import data as data_verbs
+from topokd_edge.cli import doctor as doctor_verb
 from topokd_edge.cli import evaluate as evaluate_verb
+from topokd_edge.cli import export as export_verb
 from topokd_edge.cli import topology as topology_verbs
+from topokd_edge.cli import verify as verify_verb
 from topokd_edge.errors import TopokdError
 
 app = typer.Typer(
@@ -41,6 +45,8 @@ app.command("evaluate")(evaluate_verb.evaluate)
 app.command("export")(export_verb.export)
 app.command("verify")(verify_verb.verify)
 app.add_typer(topology_verbs.app, name="topology")
+app.command("bench")(bench_verb.bench)
+app.command("doctor")(doctor_verb.doctor)
 
 
 def main() -> None:

@@ -1,0 +1,243 @@
+"""Exporting a trained student: every model file, checked, in one bundle folder."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import topokd_edge
+from topokd_edge.bundle import Int8Numbers, Manifest, ModelFile, open_model, write_sums
+from topokd_edge.errors import UsageError
+from topokd_edge.files import new_folder, refuse_existing, sha256_bytes, write_bytes, write_json, write_text
+from topokd_edge.manifest import MANIFEST
+from topokd_edge.progress import Progress, silent
+from topokd_edge.run import Run
+from topokd_export.deploy import Array
+from topokd_export.describe import describe_tflite
+from topokd_export.onnx_writer import write_onnx
+from topokd_export.parity import layer_differences
+from topokd_export.readme import readme
+from topokd_export.selftest import self_test_vectors
+from topokd_export.student import Student, load_student
+from topokd_export.tflite_writer import write_tflite
+from topokd_export.verify import FLOAT_TOLERANCE, check, model_checks, refuse_failed
+
+TARGETS = ("onnx", "tflite")
+SELF_TEST = "selftest.npz"
+MIN_INT8_AGREEMENT = 0.9
+"""Of the int8 and the float student on held-out windows; a sound one has about 0.99."""
+_AGREEMENT_WINDOWS = 512
+_PACKAGES = ("numpy", "torch", "onnx", "ai-edge-litert", "litert-quantizer")
+
+
+def export_student(
+    run: Run,
+    fold: int,
+    seed: int,
+    out: Path,
+    *,
+    int8: bool = True,
+    targets: Sequence[str] = TARGETS,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Write the distilled student of a fold and seed as a bundle; the same run gives the same bytes.
+
+    Parameters
+    ----------
+    run, fold, seed
+        Which student.
+    out
+        The bundle folder to make.
+    int8
+        Also write the full-integer TFLite model.
+    targets
+        Of "onnx" and "tflite".
+    overwrite
+        Replace an existing `out`.
+    progress
+        Told of each step.
+
+    Returns
+    -------
+    dict
+        bundle, fold, seed, files (target, precision, path, bytes, sha256) and checks (name, max_abs_diff,
+        agreement, ok).
+
+    Raises
+    ------
+    UsageError
+        For an unknown target.
+    BadInputError
+        When the run is not usable, or `out` exists.
+    CheckFailedError
+        When a model file does not answer as the torch model does; nothing is written then.
+    """
+    unknown = [name for name in targets if name not in TARGETS]
+    if unknown or not targets:
+        raise UsageError(f"unknown targets {unknown}: expected some of {', '.join(TARGETS)}")
+    refuse_existing(out, overwrite=overwrite)
+    steps = _Steps(progress)
+    steps.start("load the student")
+    student = load_student(run, fold, seed)
+    x, logits = self_test_vectors(student.graph)
+    checks = [_layer_check(student, x)]
+    with new_folder(out, overwrite=overwrite) as folder:
+        steps.start("write the models")
+        models = _models(student, targets, int8)
+        files = [_write_model(folder, model) for model in models]
+        steps.start("check the models")
+        expected = {item.path: _expected(folder, item, x, logits) for item in files}
+        for item in files:
+            checks += model_checks(folder, item, x, expected[item.path])
+            if item.precision == "int8":
+                checks.append(_int8_agreement(student, folder / item.path))
+        refuse_failed(checks, f"{out}: not written")
+        manifest = _manifest(student, run, files, models)
+        write_bytes(folder / SELF_TEST, _npz({"x": x, **expected}))
+        write_json(folder / MANIFEST, manifest.to_json())
+        write_text(folder / "README.md", readme(manifest))
+        write_sums(folder)
+    steps.start("done")
+    return {
+        "bundle": str(out),
+        "fold": fold,
+        "seed": seed,
+        "files": [vars(item) for item in files],
+        "checks": checks,
+    }
+
+
+@dataclass(frozen=True)
+class _ModelBytes:
+    target: str
+    precision: str
+    content: bytes
+
+    @property
+    def path(self) -> str:
+        return f"student_{self.precision}.{self.target}"
+
+
+class _Steps:
+    """Counts the steps of an export for a progress bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done = progress, -1
+
+    def start(self, note: str) -> None:
+        self._done += 1
+        self._progress("export", self._done, 3, note)
+
+
+def _models(student: Student, targets: Sequence[str], int8: bool) -> list[_ModelBytes]:
+    models = []
+    if "onnx" in targets:
+        models.append(_ModelBytes("onnx", "float32", write_onnx(student.graph, _onnx_metadata(student))))
+    if "tflite" in targets:
+        models.append(_ModelBytes("tflite", "float32", write_tflite(student.graph)))
+        if int8:
+            models.append(_ModelBytes("tflite", "int8", student.quantise()))
+    return models
+
+
+def _onnx_metadata(student: Student) -> dict[str, str]:
+    windows, normalisation = student.windows, student.normalisation
+    return {
+        "class_names": json.dumps(list(windows.class_names), ensure_ascii=False),
+        "rate_hz": repr(windows.rate_hz),
+        "channels": json.dumps(list(windows.channels), ensure_ascii=False),
+        "units": json.dumps(list(windows.units)),
+        "normalisation": json.dumps({"mean": list(normalisation.mean), "std": list(normalisation.std)}),
+    }
+
+
+def _write_model(folder: Path, model: _ModelBytes) -> ModelFile:
+    write_bytes(folder / model.path, model.content)
+    return ModelFile(
+        model.target, model.precision, model.path, len(model.content), sha256_bytes(model.content)
+    )
+
+
+def _layer_check(student: Student, x: Array) -> dict[str, Any]:
+    worst = max(layer_differences(student.model, student.graph, x).values())
+    return check("deploy form against torch, every layer", worst <= FLOAT_TOLERANCE, worst)
+
+
+def _expected(folder: Path, item: ModelFile, x: Array, logits: Array) -> Array:
+    """Return what a model file must answer: the student's logits, or for int8 those of the reference kernels."""
+    if item.precision != "int8":
+        return logits
+    return open_model(folder / item.path, reference_kernels=True).run(x)
+
+
+def _int8_agreement(student: Student, path: Path) -> dict[str, Any]:
+    """Compare int8 with float on held-out windows, evenly chosen."""
+    index = student.windows.of_subjects(student.held_out)
+    index = index[np.linspace(0, len(index) - 1, min(_AGREEMENT_WINDOWS, len(index))).astype(int)]
+    x = student.normalised(index)
+    got, expected = open_model(path).run(x), _torch_logits(student, x)
+    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    name = f"int8 against float32 on {len(index)} held-out windows"
+    return check(name, agreement >= MIN_INT8_AGREEMENT, float(np.abs(got - expected).max()), agreement)
+
+
+def _torch_logits(student: Student, x: Array) -> Array:
+    import torch
+
+    with torch.no_grad():
+        return np.asarray(student.model(torch.from_numpy(x)).numpy())
+
+
+def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[_ModelBytes]) -> Manifest:
+    from topokd_edge.models.wrn import count
+
+    windows = student.windows
+    params, macs = count(student.model.spec, (windows.length,))
+    int8 = [model for model in models if model.precision == "int8"]
+    return Manifest(
+        channels=len(windows.channels),
+        length=windows.length,
+        rate_hz=windows.rate_hz,
+        channel_names=windows.channels,
+        units=windows.units,
+        normalisation=student.normalisation,
+        class_names=windows.class_names,
+        files=tuple(files),
+        int8=_int8_numbers(int8[0].content) if int8 else None,
+        macs=macs,
+        params=params,
+        self_test=SELF_TEST,
+        provenance={
+            "run": run.folder.resolve().name,
+            "fold": student.fold_run.fold,
+            "seed": student.fold_run.seed,
+            "window_set": windows.content_hash,
+            "held_out": list(student.held_out),
+        },
+        versions={
+            "topokd-edge": topokd_edge.__version__,
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
+    )
+
+
+def _int8_numbers(content: bytes) -> Int8Numbers:
+    description = describe_tflite(content)
+    first, last = description.input, description.output
+    if first.scale is None or last.scale is None or first.zero_point is None or last.zero_point is None:
+        raise ValueError("an int8 model without scales passed the int8 check")
+    return Int8Numbers(first.scale, first.zero_point, last.scale, last.zero_point)
+
+
+def _npz(arrays: dict[str, Array]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()

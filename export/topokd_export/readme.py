@@ -1,0 +1,79 @@
+"""The page in a bundle for whoever builds the app."""
+
+from __future__ import annotations
+
+from topokd_edge.bundle import SUMS
+from topokd_edge.manifest import Manifest
+
+_PAGE = """# An activity model for your app
+
+One window of {channels} channels by {length} samples at {rate:g} Hz ({seconds:g} s) in, one of {count} classes out.
+
+| channel | unit | mean | std |
+|---|---|---|---|
+{channel_rows}
+
+| file | for | precision | bytes |
+|---|---|---|---|
+{file_rows}
+
+Classes, in output order: {classes}.
+
+## Using it
+
+1. Collect {length} samples at {rate:g} Hz, in the units above.
+2. Normalise each channel outside the model: (x - mean) / std.
+3. Run the model; the largest logit is the class. Softmax gives a score; it is a probability only if calibrated.
+
+ONNX takes float32 `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
+{int8_note}
+In Python:
+
+    from pathlib import Path
+    from topokd_edge.bundle import Bundle, open_model
+
+    bundle = Bundle.open(Path("."))
+    bundle.check_hashes()
+    model = open_model(bundle.model_path("{target}", "{precision}"))
+    logits = model.run(bundle.manifest.normalisation.apply(windows))  # float32 (n, {channels}, {length})
+
+## Before trusting it
+
+`{self_test}` holds made-up windows `x`, already normalised, and for each model file the logits it must answer:
+float32 within 1e-4, int8 equal on the reference kernels and within 4 steps of the output scale elsewhere.
+`topokd-edge verify` does this check; `sha256sum -c {sums}` checks the files. Refuse a bundle that fails.
+
+The people in `provenance.held_out` of `manifest.json` were never trained on; accuracy is to be judged on them.
+"""
+
+_INT8 = """
+The int8 model reads and writes int8, with the numbers in `manifest.json` under `int8`:
+q = round(x / input_scale) + input_zero_point, ties to even, kept in -128..127; NaN is refused;
+logit = (q - output_zero_point) * output_scale.
+"""
+
+
+def readme(manifest: Manifest) -> str:
+    """Return the Markdown page that explains a bundle to an app developer."""
+    normalisation = manifest.normalisation
+    rows = zip(manifest.channel_names, manifest.units, normalisation.mean, normalisation.std, strict=True)
+    best = manifest.files[-1]
+    return _PAGE.format(
+        channels=manifest.channels,
+        length=manifest.length,
+        rate=manifest.rate_hz,
+        seconds=manifest.length / manifest.rate_hz,
+        count=len(manifest.class_names),
+        channel_rows="\n".join(
+            f"| {name} | {unit} | {mean:.6g} | {std:.6g} |" for name, unit, mean, std in rows
+        ),
+        file_rows="\n".join(
+            f"| `{item.path}` | {item.target} | {item.precision} | {item.bytes} |" for item in manifest.files
+        ),
+        classes=", ".join(manifest.class_names),
+        int8_note=_INT8 if manifest.int8 else "",
+        target=best.target,
+        precision=best.precision,
+        self_test=manifest.self_test,
+        sums=SUMS,
+    )

@@ -1,0 +1,108 @@
+"""Verifying a bundle: its hashes, its manifest, and its self-test vectors through every model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topokd_edge.bundle import Bundle, ModelFile, open_model
+from topokd_edge.errors import CheckFailedError
+from topokd_export.deploy import Array
+from topokd_export.describe import check_full_int8, describe_tflite
+
+FLOAT_TOLERANCE = 1e-4
+REFERENCE_TOLERANCE_LSB, XNNPACK_TOLERANCE_LSB = 1, 4
+"""Steps of the output scale: other builds of the reference kernels differ by 1, XNNPACK by up to 4."""
+
+
+def verify_bundle(path: Path) -> list[dict[str, Any]]:
+    """Check every file of a bundle.
+
+    Parameters
+    ----------
+    path
+        The bundle folder.
+
+    Returns
+    -------
+    list of dict
+        Checks made, each with name, max_abs_diff (in logits), agreement (share of equal choices) and ok, which
+        is true.
+
+    Raises
+    ------
+    BadInputError
+        When it is not a bundle.
+    CheckFailedError
+        When a file has changed, or a model does not answer its self-test vectors as it should.
+    """
+    bundle = Bundle.open(path)
+    bundle.check_hashes()
+    checks = [check("hashes of all files", True)]
+    vectors = bundle.self_test()
+    for item in bundle.manifest.files:
+        if item.target in ("onnx", "tflite"):
+            checks += model_checks(bundle.folder, item, vectors["x"], vectors[item.path])
+            if item.precision == "int8":
+                checks.append(_int8_numbers(bundle, item))
+    refuse_failed(checks, str(path))
+    return checks
+
+
+def model_checks(folder: Path, item: ModelFile, x: Array, expected: Array) -> list[dict[str, Any]]:
+    """Run self-test vectors through one model file, an int8 one by the reference kernels and by XNNPACK."""
+    path = folder / item.path
+    if item.precision != "int8":
+        return [compare(item.path, open_model(path).run(x), expected, FLOAT_TOLERANCE)]
+    scale = describe_tflite(path.read_bytes()).output.scale or 0.0
+    checks = []
+    for kernels, lsb in (("reference kernels", REFERENCE_TOLERANCE_LSB), ("XNNPACK", XNNPACK_TOLERANCE_LSB)):
+        got = open_model(path, reference_kernels=kernels != "XNNPACK").run(x)
+        checks.append(compare(f"{item.path}, {kernels}", got, expected, (lsb + 0.5) * scale))
+    return checks
+
+
+def compare(name: str, got: Array, expected: Array, tolerance: float) -> dict[str, Any]:
+    """Compare logits (n, classes) with what is expected: all within `tolerance`, all choices equal."""
+    difference = float(np.abs(got - expected).max()) if np.isfinite(got).all() else float("inf")
+    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return check(name, difference <= tolerance and agreement == 1.0, difference, agreement)
+
+
+def check(name: str, ok: bool, max_abs_diff: float = 0.0, agreement: float = 1.0) -> dict[str, Any]:
+    """Return one entry of the `checks` that export and verify answer."""
+    finite = max_abs_diff if np.isfinite(max_abs_diff) else None
+    return {"name": name, "max_abs_diff": finite, "agreement": agreement, "ok": ok}
+
+
+def refuse_failed(checks: list[dict[str, Any]], where: str) -> None:
+    """Raise CheckFailedError with every check that is not ok."""
+    failed = [
+        f"{entry['name']}: largest difference {entry['max_abs_diff']}, agreement {entry['agreement']:.3f}"
+        for entry in checks
+        if not entry["ok"]
+    ]
+    if failed:
+        raise CheckFailedError(f"{where}: models do not answer as they should", problems=failed)
+
+
+def _int8_numbers(bundle: Bundle, item: ModelFile) -> dict[str, Any]:
+    """Compare the manifest's scales and zero points with the file's own, and the file with full int8."""
+    description = describe_tflite((bundle.folder / item.path).read_bytes())
+    check_full_int8(description)
+    own = (
+        description.input.scale,
+        description.input.zero_point,
+        description.output.scale,
+        description.output.zero_point,
+    )
+    numbers = bundle.manifest.int8
+    said = numbers and (
+        numbers.input_scale,
+        numbers.input_zero_point,
+        numbers.output_scale,
+        numbers.output_zero_point,
+    )
+    return check(f"{item.path}, int8 numbers of the manifest", said == own)

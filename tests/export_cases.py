@@ -1,0 +1,78 @@
+"""Students and runs that the export tests share: random weights, BatchNorm statistics that folding must respect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from topokd_edge.data.windowset import WindowSet
+from topokd_edge.distill.checkpoint import save_model
+from topokd_edge.files import write_json
+from topokd_edge.models.wrn import WideResNet, WRNSpec
+from topokd_edge.run import DISTILLED_STUDENT, Predictions, Run
+
+SPEC = WRNSpec(dims=1, depth=16, width=1, in_channels=3, classes=5)
+LENGTH = 50
+
+
+def random_student(spec: WRNSpec = SPEC, *, seed: int = 0, logit_scale: float = 1.0) -> WideResNet:
+    """Build a network whose BatchNorms are far from the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = WideResNet(spec)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+    model.head.weight.data *= logit_scale
+    return model.eval()
+
+
+def noise(n: int, spec: WRNSpec = SPEC, size: tuple[int, ...] = (LENGTH,), seed: int = 0) -> np.ndarray:
+    """Asymmetric windows: every channel and every time has another mean."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, spec.in_channels, *size)) + np.linspace(-1, 1, size[-1])
+    return (x + np.linspace(0, 1, spec.in_channels).reshape(-1, *[1] * len(size))).astype(np.float32)
+
+
+def torch_logits(model: WideResNet, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.from_numpy(x)).numpy()
+
+
+def make_run(folder: Path, *, windows_each: int = 80) -> Run:
+    """Write a run with one finished fold: three subjects, raw units of very different scale."""
+    n = 3 * windows_each
+    mean, std = np.array([100.0, -3.0, 0.01]), np.array([50.0, 1.0, 0.002])
+    x = noise(n, seed=1) * std[:, None] + mean[:, None]
+    windows = WindowSet(
+        x=x.astype(np.float32),
+        y=np.arange(n) % SPEC.classes,
+        subject=np.repeat(["1", "2", "3"], windows_each),
+        session=np.repeat(["a"], n),
+        recording=np.zeros(n, dtype=np.int64),
+        start=np.arange(n) * LENGTH,
+        rate_hz=30.5,
+        channels=("x", "y", "z"),
+        units=("mV", "g", "uT"),
+        class_names=("lie", "run", "sit", "stand", "walk"),
+        made={},
+    )
+    windows.save(folder / "windows")
+    run = Run(folder / "run")
+    run.write("data.json", {**windows.describe(), "path": str(folder / "windows")})
+    run.write("folds.json", [{"fold": 1, "test": ["3"], "validation": ["2"], "fit": ["1", "2"]}])
+    fold = run.fold_run(1, 0)
+    signal = {"mean": mean.tolist(), "std": std.tolist()}
+    write_json(fold.folder / "preprocessing.json", {"signal": signal})
+    save_model(fold.model_folder(DISTILLED_STUDENT), random_student(logit_scale=10.0), {})
+    index = windows.of_subjects(["3"])
+    Predictions(index, windows.y[index], np.zeros((len(index), 5), np.float32)).save(
+        fold.predictions_path(DISTILLED_STUDENT)
+    )
+    return run

@@ -1,0 +1,70 @@
+"""`topokd-edge export`: a trained student to a bundle of model files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from topokd_edge.cli import console
+from topokd_edge.errors import BadInputError
+from topokd_edge.run import FoldRun, Run
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, as made by `topokd-edge train`.")],
+    out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
+    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write full-integer TFLite.")] = True,
+    targets: Annotated[str, typer.Option(help="Of onnx and tflite, separated by commas.")] = "onnx,tflite",
+    fold: Annotated[int | None, typer.Option(help="Outer fold; the first finished one if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the first finished one if not given.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Write the distilled student as ONNX and TFLite (float32 and int8), checked against the torch model.
+
+    Example: topokd-edge export runs/demo --out bundle
+    """
+    from topokd_export.export import export_student
+
+    opened = Run.open(run)
+    chosen = _choose(opened, fold, seed)
+    names = tuple(name.strip() for name in targets.split(",") if name.strip())
+    with console.progress() as progress:
+        answer = export_student(
+            opened,
+            chosen.fold,
+            chosen.seed,
+            out,
+            int8=int8,
+            targets=names,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json:
+        console.answer_json(answer)
+        return
+    rows = [[item["path"], item["precision"], f"{item['bytes']:,}"] for item in answer["files"]]
+    console.table(f"{out}: fold {chosen.fold}, seed {chosen.seed}", ["file", "precision", "bytes"], rows)
+    show_checks(answer["checks"])
+
+
+def show_checks(checks: list[dict[str, Any]]) -> None:
+    """Print checks as a table."""
+    rows = [
+        [entry["name"], f"{entry['max_abs_diff']:.2g}", f"{entry['agreement']:.1%}", "ok"] for entry in checks
+    ]
+    console.table("checks", ["check", "largest difference", "agreement", ""], rows)
+
+
+def _choose(run: Run, fold: int | None, seed: int | None) -> FoldRun:
+    finished = run.finished()
+    for item in finished:
+        if fold in (None, item.fold) and seed in (None, item.seed):
+            return item
+    have = ", ".join(f"fold {item.fold} seed {item.seed}" for item in finished) or "none"
+    raise BadInputError(
+        f"{run.folder}: no finished student for fold {fold or 'any'}, seed {seed or 'any'}; finished: {have}",
+        hint="finish the run with: topokd-edge train ... --resume",
+    )
