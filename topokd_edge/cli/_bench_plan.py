@@ -1,0 +1,206 @@
+"""What a bench measures: the pipelines of a bundle, and of the run it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from topokd_bench.local import Job
+from topokd_bench.pipelines import MODEL_FILE, TDA
+from topokd_bench.windows import HeldOut
+
+from topokd_edge.bundle import Bundle
+from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER, FoldRun, Run
+
+REFERENCE_WINDOWS = 200
+"""Held-out windows the ripser and persim pipeline is tried on: at 0.1 s each, all would take minutes."""
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """What to measure.
+
+    Attributes
+    ----------
+    jobs
+        The pipelines, slowest first.
+    held_out
+        Windows to time on and, where their truth is known, to classify.
+    subjects
+        Whose windows they are; empty when the truth is not known.
+    notes
+        What a reader of the figures must know.
+    """
+
+    jobs: list[Job]
+    held_out: HeldOut
+    subjects: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_run(bundle: Bundle, given: Path | None) -> Run | None:
+    """Open the run that `given` names, or the one the bundle says it came from; None when that is gone.
+
+    Raises
+    ------
+    BadInputError
+        When `given` is not a run.
+    """
+    if given is not None:
+        return Run.open(given)
+    named = bundle.manifest.provenance.get("run")
+    if not isinstance(named, str) or not named:
+        return None
+    for path in (Path(named), bundle.folder / named):
+        if (path / "folds.json").is_file():
+            return Run.open(path)
+    return None
+
+
+def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | None = None) -> BenchPlan:
+    """Plan the pipelines of a bundle; teachers are exported to `work` when there is a run.
+
+    Parameters
+    ----------
+    bundle
+        Gives the students.
+    run
+        Gives the teachers and the held-out windows; without it the students alone are timed, on the
+        self-test vectors, and have no accuracy.
+    work
+        An existing folder for the teachers' ONNX files.
+    windows
+        Held-out windows to try each pipeline on, at most; None tries all, and 200 on the slow reference.
+
+    Raises
+    ------
+    BadInputError
+        When the run is not the one the bundle was exported from.
+    """
+    students = [_cap(job, windows) for job in _students(bundle)]
+    if run is None:
+        note = (
+            "the run of this bundle was not found: no teachers and no accuracy (give it with --run); "
+            "timed on the self-test vectors"
+        )
+        return BenchPlan(students, _self_test_windows(bundle), (), (note,))
+    place = _place(bundle, run)
+    held_out, subjects = _held_out(bundle, run, place)
+    teachers = [_cap(job, windows) for job in _teachers(bundle, place, work)]
+    tried = min(len(held_out.x), windows or REFERENCE_WINDOWS)
+    note = f"ripser+persim was tried on {tried} of {len(held_out.x)} held-out windows, evenly spread"
+    return BenchPlan([*teachers, *students], held_out, subjects, (note,))
+
+
+def _cap(job: Job, windows: int | None) -> Job:
+    if windows is None:
+        return job
+    return Job(job.pipeline, job.runtime, job.factory, job.args, job.model_bytes, job.macs, windows)
+
+
+def _students(bundle: Bundle) -> list[Job]:
+    scale = {"mean": list(bundle.manifest.normalisation.mean), "std": list(bundle.manifest.normalisation.std)}
+    runtimes = {"onnx": "onnxruntime", "tflite": "litert"}
+    jobs = [
+        Job(
+            f"student.{item.precision}",
+            runtimes[item.target],
+            MODEL_FILE,
+            {"path": str(bundle.folder / item.path), **scale},
+            item.bytes,
+            bundle.manifest.macs,
+        )
+        for item in bundle.manifest.files
+        if item.target in runtimes
+    ]
+    return sorted(jobs, key=lambda job: (job.pipeline, job.runtime))
+
+
+def _teachers(bundle: Bundle, place: FoldRun, work: Path) -> list[Job]:
+    preprocessing = place.preprocessing()
+    topology, topology_macs = _export(place, TOPOLOGY_TEACHER, tuple(preprocessing["topology"]["size"]), work)
+    signal, signal_macs = _export(place, SIGNAL_TEACHER, (bundle.manifest.length,), work)
+    args: dict[str, Any] = {"path": str(topology), "preprocessing": preprocessing}
+    size = topology.stat().st_size
+    return [
+        Job(
+            "tda",
+            "ripser+persim+onnxruntime",
+            TDA,
+            {**args, "backend": "reference"},
+            size,
+            topology_macs,
+            REFERENCE_WINDOWS,
+        ),
+        Job("tda", "fast+onnxruntime", TDA, {**args, "backend": "fast"}, size, topology_macs),
+        Job(
+            SIGNAL_TEACHER,
+            "onnxruntime",
+            MODEL_FILE,
+            {"path": str(signal), **preprocessing["signal"]},
+            signal.stat().st_size,
+            signal_macs,
+        ),
+    ]
+
+
+def _export(place: FoldRun, model: str, size: tuple[int, ...], work: Path) -> tuple[Path, int | None]:
+    """Write a teacher as ONNX; return the file and its multiply-accumulates."""
+    from topokd_export.onnx_writer import export_onnx
+
+    from topokd_edge.distill.checkpoint import load_model
+
+    network, meta = load_model(place.model_folder(model))
+    path = work / f"{model}.onnx"
+    export_onnx(network, size, path)
+    return path, meta.get("macs")
+
+
+def _place(bundle: Bundle, run: Run) -> FoldRun:
+    provenance = bundle.manifest.provenance
+    fold, seed = provenance.get("fold"), provenance.get("seed")
+    for place in run.finished():
+        if (place.fold, place.seed) == (fold, seed):
+            return place
+    raise BadInputError(
+        f"{run.folder}: no finished fold {fold}, seed {seed}, which {bundle.folder} was exported from",
+        hint="give the run that the bundle was exported from with --run",
+    )
+
+
+def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[str, ...]]:
+    """Return the windows of the subjects that no model of the fold was trained or chosen on."""
+    windows = run.windows()
+    made_from = bundle.manifest.provenance.get("window_set")
+    if windows.content_hash != made_from or windows.class_names != bundle.manifest.class_names:
+        raise BadInputError(
+            f"{run.folder}: was trained on other windows than {bundle.folder}",
+            hint="give the run that the bundle was exported from with --run",
+        )
+    subjects = next(tuple(item["test"]) for item in run.folds if item["fold"] == place.fold)
+    chosen = windows.of_subjects(subjects)
+    return HeldOut(np.asarray(windows.x[chosen]), windows.y[chosen], windows.subject[chosen]), subjects
+
+
+def _self_test_windows(bundle: Bundle) -> HeldOut:
+    """Return the self-test vectors in raw units."""
+    mean = np.array(bundle.manifest.normalisation.mean, np.float32)[:, None]
+    std = np.array(bundle.manifest.normalisation.std, np.float32)[:, None]
+    return HeldOut((bundle.self_test()["x"] * std + mean).astype(np.float32))
+
+
+def check_targets(text: str) -> list[str]:
+    """Split `--on` and refuse what cannot be measured on yet.
+
+    Raises
+    ------
+    UsageError
+        When a target is unknown.
+    """
+    targets = [part.strip() for part in text.split(",") if part.strip()]
+    if not targets or any(target != "local" for target in targets):
+        raise UsageError(f"--on {text}: the only target is local, this machine", hint="use --on local")
+    return targets

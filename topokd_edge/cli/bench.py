@@ -1,0 +1,168 @@
+"""`topokd-edge bench`: what a bundle costs and is worth on a device, against the teachers it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from topokd_edge.cli import console
+from topokd_edge.errors import DeviceError
+
+if TYPE_CHECKING:
+    from topokd_bench.local import Measured
+
+    from topokd_edge.bundle import Bundle
+
+_COLUMNS = [
+    "pipeline",
+    "runtime",
+    "p50 ms",
+    "p95",
+    "p99",
+    "cold ms",
+    "model kB",
+    "peak MB",
+    "accuracy",
+    "ratio",
+]
+_YARDSTICK = "student.int8"
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, as written by export.")],
+    on: Annotated[str, typer.Option("--on", help="Where to measure: local (this machine).")] = "local",
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run the bundle came from: its teachers and held-out windows. [default: as the bundle says]"
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads each pipeline may use.")] = 1,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Held-out windows for accuracy, at most. [default: all; 200 for ripser+persim]"
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend timing each pipeline.")] = 3.0,
+    out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
+) -> None:
+    """Measure latency, memory and accuracy of a bundle, of its teachers, and of TDA inference.
+
+    Every pipeline runs in a fresh process of its own, one after another, from the raw window to the logits.
+
+    Example: topokd-edge bench bundles/watch --on local --out bench.json
+    """
+    from topokd_bench import local
+
+    from topokd_edge.bundle import Bundle
+    from topokd_edge.cli._bench_int8 import int8_cost
+    from topokd_edge.cli._bench_plan import check_targets, find_run, make_plan
+    from topokd_edge.files import refuse_existing, write_json
+
+    check_targets(on)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    opened = Bundle.open(bundle)
+    unchecked = _verify(opened)
+    with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder, console.progress() as progress:
+        work = Path(folder)
+        plan = make_plan(opened, find_run(opened, run), work, windows=windows)
+        plan.held_out.save(work / "windows.npz")
+        count = len(plan.jobs)
+        measured = local.run_all(
+            plan.jobs,
+            work / "windows.npz",
+            threads=threads,
+            effort=local.Effort(seconds=seconds),
+            before=lambda index, job: progress("bench", index, count, f"{job.pipeline} on {job.runtime}"),
+        )
+        progress("bench", count, count)
+    cost = int8_cost(measured, plan.held_out.subject)
+    document: dict[str, Any] = {
+        "results": [item.result.to_dict() for item in measured],
+        "int8_cost": None if cost is None else cost.to_dict(),
+        "subjects": list(plan.subjects),
+        "notes": [*unchecked, *plan.notes, *_remarks(measured)],
+    }
+    if out is not None:
+        write_json(out, document)
+    if as_json:
+        console.answer_json(document)
+    else:
+        console.table(f"{bundle} on {on}, {threads} thread(s)", _COLUMNS, _rows(measured))
+        typer.echo("no accuracy: int8 is not compared" if cost is None else cost.sentence())
+    for remark in document["notes"]:
+        console.note(f"note: {remark}")
+    if all(item.result.error for item in measured):
+        raise DeviceError(
+            f"{on}: no pipeline could be measured",
+            problems=[
+                f"{item.result.pipeline} on {item.result.runtime}: {item.result.error}" for item in measured
+            ],
+            hint="topokd-edge doctor lists what is missing",
+        )
+
+
+def _verify(bundle: Bundle) -> list[str]:
+    """Check hashes and self-test before anything is timed; return what could not be checked here."""
+    try:
+        from topokd_export.verify import verify_bundle
+
+        verify_bundle(bundle.folder)
+    except ModuleNotFoundError as error:
+        bundle.check_hashes()
+        return [f"hashes are right; the self-test was not run, for it needs the package {error.name}"]
+    return []
+
+
+def _rows(measured: list[Measured]) -> list[list[str]]:
+    speeds = [
+        item.result.latency_ms["p50"]
+        for item in measured
+        if item.result.pipeline == _YARDSTICK and item.result.latency_ms is not None
+    ]
+    return [_row(item, min(speeds) if speeds else None) for item in measured]
+
+
+def _row(item: Measured, yardstick: float | None) -> list[str]:
+    result, latency = item.result, item.result.latency_ms
+    if latency is None:
+        return [result.pipeline, result.runtime, "failed", *["-"] * (len(_COLUMNS) - 3)]
+    accuracy = "-"
+    if result.accuracy is not None and result.accuracy_ci95 is not None:
+        low, high = result.accuracy_ci95
+        accuracy = f"{result.accuracy:.3f} ({low:.3f}-{high:.3f}, n={result.windows})"
+    return [
+        result.pipeline,
+        result.runtime,
+        *(f"{latency[name]:.3f}" for name in ("p50", "p95", "p99")),
+        f"{latency['cold']:.0f}",
+        "-" if result.model_bytes is None else f"{result.model_bytes / 1e3:.1f}",
+        "-" if result.ram_bytes is None else f"{result.ram_bytes / 1e6:.0f}",
+        accuracy,
+        "-" if yardstick is None else f"{latency['p50'] / yardstick:.1f}x",
+    ]
+
+
+def _remarks(measured: list[Measured]) -> list[str]:
+    """Return what went wrong, and which runs were disturbed."""
+    remarks = []
+    for item in measured:
+        result = item.result
+        name = f"{result.pipeline} on {result.runtime}"
+        if result.error:
+            remarks.append(f"{name} failed: {result.error}")
+        elif result.device.get("busy"):
+            remarks.append(
+                f"{name}: the machine was busy with something else, "
+                f"this had {result.device['cpu_share']:.2f} cores: take p50 and min, not p99"
+            )
+        if result.throttled:
+            remarks.append(f"{name}: the CPU throttled while it was timed")
+    return remarks
