@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.arrays import load_npz
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import read_json, replacing, write_json
@@ -56,13 +57,10 @@ class Predictions:
         BadInputError
             When the file is missing or damaged.
         """
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return cls(data["window"], data["y"], data["logits"])
-        except FileNotFoundError:
-            raise BadInputError(f"{path}: no such file", hint="train the run to its end first") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise BadInputError(f"{path}: damaged predictions ({error})") from None
+        data = load_npz(path, hint="train the run to its end first")
+        if missing := {"window", "y", "logits"} - set(data):
+            raise BadInputError(f"{path}: without {', '.join(sorted(missing))}")
+        return cls(data["window"], data["y"], data["logits"])
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _show_import(described: dict[str, Any], account: list[dict[str, Any]], out: 
     rows = [
         [
             "windows",
-            f"{described['windows']} of {described['length']} samples at {described['rate_hz']:g} Hz",
+            f"{described['windows']}, each {described['length']} samples at {described['rate_hz']:g} Hz",
         ],
         ["recordings", str(len(account))],
         ["subjects", f"{len(described['subjects'])}: {' '.join(described['subjects'])}"],

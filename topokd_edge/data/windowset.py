@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.arrays import load_npz, map_npy
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import new_folder, read_json, write_json
 
@@ -132,14 +133,16 @@ class WindowSet:
         meta = read_json(path / "windows.json")
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise BadInputError(f"{path / 'windows.json'}: not a window set of format {FORMAT}")
-        try:
-            x = np.load(path / "x.npy", mmap_mode="r", allow_pickle=False)
-            with np.load(path / "index.npz", allow_pickle=False) as index:
-                arrays = {name: index[name] for name in ("y", "subject", "session", "recording", "start")}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise BadInputError(
-                f"{path}: damaged window set ({error})", hint="make it again with: topokd-edge data import"
-            ) from None
+        again = "make it again with: topokd-edge data import"
+        keys = ("windows", "length", "rate_hz", "channels", "units", "class_names", "made")
+        if missing := [key for key in keys if key not in meta]:
+            raise BadInputError(f"{path / 'windows.json'}: without {', '.join(missing)}", hint=again)
+        x = map_npy(path / "x.npy", hint=again)
+        index = load_npz(path / "index.npz", hint=again)
+        names = ("y", "subject", "session", "recording", "start")
+        if missing := [name for name in names if name not in index]:
+            raise BadInputError(f"{path / 'index.npz'}: without {', '.join(missing)}", hint=again)
+        arrays = {name: index[name] for name in names}
         expected = (meta["windows"], len(meta["channels"]), meta["length"])
         if x.shape != expected or any(len(array) != len(x) for array in arrays.values()):
             raise BadInputError(f"{path}: x.npy has shape {x.shape}, windows.json says {expected}")

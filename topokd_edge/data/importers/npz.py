@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.arrays import load_npz
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Gap, LabelInterval, Recording
 from topokd_edge.errors import BadInputError
 
@@ -24,20 +23,8 @@ REQUIRED = (
     "recording_columns",
     "class_names",
 )
-OPTIONAL = ("segment_samples", "credit", "licence", "device")
 _SPELLINGS = {"m/s^2": ("m/s2", 1.0), "mg": ("g", 1e-3)}
 """Other spellings of units: (ours, factor)."""
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def read(path: Path | None) -> list[Recording]:
@@ -57,7 +44,7 @@ def read(path: Path | None) -> list[Recording]:
         raise BadInputError(
             "the npz importer needs a file", hint="topokd-edge data import npz FILE.npz --out W"
         )
-    arrays = _load(path)
+    arrays = load_npz(path)
     problems = _shape_problems(arrays) or _content_problems(arrays)
     if problems:
         raise BadInputError(
@@ -70,24 +57,9 @@ def read(path: Path | None) -> list[Recording]:
 
 def about(path: Path | None) -> tuple[str, str]:
     """Return (credit, licence) as the file states them, "unknown" where it does not."""
-    arrays = {} if path is None else _load(path)
+    arrays = {} if path is None else load_npz(path)
     credit, licence = (str(arrays[key]) if key in arrays else "unknown" for key in ("credit", "licence"))
     return credit, licence
-
-
-def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
-    if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            if not isinstance(data, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not a .npz archive")
-            return {key: data[key] for key in (*REQUIRED, *OPTIONAL) if key in data.files}
-    except _UNREADABLE as error:
-        raise BadInputError(
-            f"{path}: damaged or not a .npz archive of plain arrays ({error or type(error).__name__})",
-            hint="copy or download the file again",
-        ) from None
 
 
 def _shape_problems(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:

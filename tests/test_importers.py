@@ -1,0 +1,235 @@
+"""Importers read real sets exactly, and name every problem of a bad file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_recordings import npz_arrays, recording, shared_data, write_npz
+
+from topokd_edge.data.check import acceleration_norms_g, check_recordings, select_channels
+from topokd_edge.data.importers import IMPORTERS, importer, npz, shoulder_watch
+from topokd_edge.data.prepare import import_windows
+from topokd_edge.errors import BadInputError, MissingError, UsageError
+
+
+def test_shoulder_watch_equals_the_arrays_in_the_package() -> None:
+    if importlib.util.find_spec("seglearn") is None:
+        pytest.skip("seglearn is not installed")
+    truth = np.load(shoulder_watch.installed_file(), allow_pickle=True).item()
+    recordings = shoulder_watch.read()
+    assert len(recordings) == 140
+    assert {item.subject for item in recordings} == {str(number) for number in range(1, 11)}
+    for index, item in enumerate(recordings):
+        np.testing.assert_array_equal(item.samples, truth["X"][index].T.astype(np.float32))
+        assert item.labels[0].label == truth["y_labels"][truth["y"][index]]
+        assert item.labels[0].stop == item.samples.shape[1]
+        assert item.session == ("right" if truth["side"][index] else "left")
+    assert recordings[0].units == ("g", "g", "g", "rad/s", "rad/s", "rad/s")
+    assert not any(check_recordings(recordings))
+
+
+def test_reading_shoulder_watch_does_not_import_seglearn() -> None:
+    if importlib.util.find_spec("seglearn") is None:
+        pytest.skip("seglearn is not installed")
+    code = (
+        "import sys; from topokd_edge.data.importers import shoulder_watch as s; s.read(); "
+        "sys.exit('seglearn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_shoulder_watch_refuses_another_file_before_unpickling_it(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (marker,))  # type: ignore[return-value]
+
+    path = tmp_path / "watch_dataset.npy"
+    np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
+    with pytest.raises(BadInputError, match="SHA-256"):
+        shoulder_watch.read(path)
+    assert not marker.exists()
+
+
+def test_shoulder_watch_without_seglearn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match=r"pip install"):
+        shoulder_watch.read()
+
+
+def test_npz_gives_physical_values_subjects_and_labels(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz", offset=np.array([0.5, 0, 0]))
+    recordings = npz.read(path)
+    counts = npz_arrays()["counts"]
+    assert [(item.subject, item.labels[0].label) for item in recordings[:3]] == [
+        ("1", "a"),
+        ("1", "b"),
+        ("2", "a"),
+    ]
+    expected = (counts[0, 100:200] * 1e-3 + 0.5).astype(np.float32)
+    np.testing.assert_array_equal(recordings[1].samples[0], expected)
+    assert recordings[1].source == "set.npz#1"
+
+
+def test_npz_units_are_brought_to_the_project_s(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz", scale=np.ones(3), units=np.array(["mg", "mg", "mg"]))
+    first = npz.read(path)[0]
+    assert first.units == ("g", "g", "g")
+    assert acceleration_norms_g(first)["acc"] == pytest.approx(1.0, abs=0.06)
+    metres = npz.read(write_npz(tmp_path / "m.npz", units=np.array(["m/s^2"] * 3)))[0]
+    assert metres.units == ("m/s2", "m/s2", "m/s2")
+
+
+def test_npz_segments_are_borders_no_window_crosses(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz", segment_samples=np.int32(40))
+    assert [gap.after_sample for gap in npz.read(path)[0].gaps] == [39, 79]
+
+
+def test_npz_credit_and_licence_come_from_the_file(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz", credit=np.array("A. Author"), licence=np.array("CC-BY-4.0"))
+    assert npz.about(path) == ("A. Author", "CC-BY-4.0")
+    assert npz.about(write_npz(tmp_path / "other.npz")) == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"scale": None}, ["scale: missing"]),
+        ({"scale": np.ones(2)}, ["scale: shape (2,), expected (3,)"]),
+        ({"scale": np.array([1.0, np.nan, 0.0])}, ["scale of channel 'acc_y'", "scale of channel 'acc_z'"]),
+        ({"fs": np.float64(np.nan)}, ["fs: nan"]),
+        ({"units": np.array(["g", "g", "furlong"])}, ["'acc_z': 'furlong'"]),
+        ({"channels": np.array(["x", "x", "z"])}, ["channels: names must differ"]),
+        ({"counts": np.zeros(5, dtype=np.int16)}, ["counts: int16 of shape (5,)"]),
+        ({"recordings": np.array([[1, 0, 0, 100], [1, 9, 100, 200], [1, 1, 700, 900]])}, ["row 1", "row 2"]),
+        ({"recording_columns": np.array(["subject", "label", "start", "stop"])}, ["no column 'class'"]),
+        ({"class_names": np.array(["a", "b", "never"])}, ["no recording has class 2 ('never')"]),
+        ({"segment_samples": np.int32(0)}, ["segment_samples: expected one positive"]),
+    ],
+)
+def test_npz_names_every_problem(tmp_path: Path, changes: dict[str, object], named: list[str]) -> None:
+    path = write_npz(tmp_path / "bad.npz", **changes)
+    with pytest.raises(BadInputError) as caught:
+        npz.read(path)
+    assert "bad.npz" in str(caught.value)
+    for text in named:
+        assert any(text in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_npz_without_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "objects.npz"
+    np.savez(path, **{**npz_arrays(), "class_names": np.array(["a", None], dtype=object)})
+    with pytest.raises(BadInputError, match="damaged"):
+        npz.read(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 1), flip=st.integers(0, 10**9), value=st.integers(1, 255), truncate=st.booleans())
+def test_damaged_npz_is_refused_or_read_never_a_traceback(
+    tmp_path: Path, cut: float, flip: int, value: int, truncate: bool
+) -> None:
+    path = write_npz(tmp_path / "set.npz")
+    content = bytearray(path.read_bytes())
+    if truncate:
+        content = content[: int(cut * (len(content) - 1))]
+    else:
+        content[flip % len(content)] ^= value
+    path.write_bytes(content)
+    try:
+        check_recordings(npz.read(path))
+    except BadInputError as error:
+        assert "set.npz" in str(error)
+    else:
+        assert not truncate
+
+
+def test_nan_is_refused_with_its_place() -> None:
+    bad = recording("7", source="night.npz#3")
+    bad.samples[1, 41] = np.nan
+    bad.samples[2, 5:7] = np.inf
+    with pytest.raises(BadInputError) as caught:
+        check_recordings([recording("1"), bad])
+    assert len(caught.value.problems) == 2
+    assert "subject 7, recording night.npz#3: channel 'acc_y', sample 41: nan" in str(caught.value)
+    assert "channel 'acc_z', sample 5: inf (and 1 more in this channel)" in str(caught.value)
+
+
+def test_constant_channel_is_refused_and_the_way_out_works() -> None:
+    made = [recording("1"), recording("2")]
+    for item in made:
+        item.samples[1] = 0.25
+    with pytest.raises(BadInputError, match=r"'acc_y'(.|\n)*--channels acc_x,acc_z"):
+        check_recordings(made)
+    assert check_recordings(select_channels(made, ["acc_x", "acc_z"])) == [(), ()]
+    made[1].samples[1] = 0.5
+    check_recordings(made)
+
+
+def test_select_channels_orders_and_refuses() -> None:
+    kept = select_channels([recording()], ["acc_z", "acc_x"])[0]
+    assert kept.channels == ("acc_z", "acc_x")
+    np.testing.assert_array_equal(kept.samples[1], recording().samples[0])
+    for names in (["acc_z", "acc_z"], ["nope"]):
+        with pytest.raises(UsageError, match="--channels"):
+            select_channels([recording()], names)
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "words"),
+    [(1.0, "g", ""), (9.81, "m/s2", ""), (9.81, "g", "9.8"), (1.0, "m/s2", "9.8"), (1000.0, "g", "1000")],
+)
+def test_a_wrong_unit_is_told_by_its_factor(factor: float, unit: str, words: str) -> None:
+    made = recording()
+    made = replace(made, samples=made.samples * np.float32(factor), units=(unit,) * 3)
+    (warnings,) = check_recordings([made])
+    assert bool(warnings) == bool(words)
+    assert words in "".join(warnings)
+
+
+def test_unknown_format_lists_the_known() -> None:
+    with pytest.raises(UsageError, match="shoulder-watch, npz"):
+        importer("parquet")
+    assert set(IMPORTERS) >= {"shoulder-watch", "npz"}
+
+
+def test_dsads_windows_are_the_published_segments() -> None:
+    path = shared_data("dsads/dsads_3imu_25hz.npz")
+    imported = import_windows("npz", path, seconds=5.0, overlap=0.0)
+    windows = imported.windows
+    assert windows.x.shape == (9120, 18, 125)
+    assert np.unique(windows.y, return_counts=True)[1].tolist() == [480] * 19
+    assert np.unique(windows.subject, return_counts=True)[1].tolist() == [1140] * 8
+    medians = np.median([list(acceleration_norms_g(item).values()) for item in imported.recordings], axis=0)
+    np.testing.assert_allclose(medians, 1.0, atol=0.02)
+    half = import_windows("npz", path, seconds=5.0, overlap=0.5).windows
+    assert len(half) == 9120  # half-overlapping windows would cross the borders of the 5 s segments
+
+
+def test_usc_had_windows_agree_with_the_independent_count() -> None:
+    path = shared_data("usc_had/usc_had_100hz.npz")
+    windows = import_windows("npz", path, seconds=2.56, overlap=0.5).windows
+    assert windows.x.shape == (20768, 6, 256)
+    by_class = dict(zip(windows.class_names, np.bincount(windows.y).tolist(), strict=True))
+    assert (by_class["walking_forward"], by_class["jumping_up"], by_class["sleeping"]) == (2874, 728, 2854)
+    by_subject = {who: int((windows.subject == who).sum()) for who in windows.subjects}
+    assert list(by_subject.values()) == [
+        1437, 1257, 979, 1153, 1009, 1155, 967, 1531, 1951, 1863, 1969, 2020, 1921, 1556,
+    ]  # fmt: skip
+
+
+def test_the_account_of_recordings_is_plain_json(tmp_path: Path) -> None:
+    imported = import_windows("npz", write_npz(tmp_path / "set.npz"), seconds=2, overlap=0.5)
+    text = json.dumps(imported.recordings_account(), allow_nan=False)
+    first = json.loads(text)[0]
+    assert first["median_norm_g"] == pytest.approx(1.0, abs=0.06)
+    assert first["units"] == ["g", "g", "g"]

@@ -1,0 +1,170 @@
+"""Windows hold exactly the samples they claim, and never cross a border."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_recordings import recording
+
+from topokd_edge.data.windows import make_windows
+from topokd_edge.data.windowset import WindowSet
+from topokd_edge.errors import BadInputError, UsageError
+
+
+def test_windows_at_a_label_change_and_a_gap_counted_by_hand() -> None:
+    # 200 rows, window 50, step 25, label change at row 100, 2 s gap at row 150:
+    # rows 0-99 hold windows at 0, 25, 50; rows 100-149 one at 100; rows 150-199 one at 150.
+    made = [
+        recording(who, labels=((0, 100, "sit"), (100, 200, "walk")), gaps=((149, 2.0),))
+        for who in ("1", "2", "3")
+    ]
+    windows = make_windows(made, seconds=2.0, overlap=0.5, made={})
+    assert windows.start.tolist() == [0, 25, 50, 100, 150] * 3
+    assert windows.y.tolist() == [0, 0, 0, 1, 1] * 3
+    assert windows.subject.tolist() == ["1"] * 5 + ["2"] * 5 + ["3"] * 5
+    assert windows.class_names == ("sit", "walk")
+    assert windows.made["dropped"] == {
+        "samples": 600,
+        "unlabelled": 0,
+        "in_windows": 600,
+        "too_short": 0,
+        "gap": 0,
+        "tail": 0,
+        "rare_class": 0,
+    }
+
+
+def test_every_sample_that_is_in_no_window_has_a_reason() -> None:
+    # 0-60 unlabelled; a: 60-130 (70: one window of 50, tail 20); b: 130-160 (too short);
+    # a: 160-260 cut by a gap after 214: 55 (window, 5 lost to the gap) and 45 (no window: gap).
+    made = recording(
+        samples=270,
+        labels=((60, 130, "a"), (130, 160, "b"), (160, 260, "a")),
+        gaps=((214, 1.0),),
+    )
+    windows = make_windows([made], seconds=2.0, overlap=0.0, made={}, drop_rare_classes=1)
+    assert windows.start.tolist() == [60, 160]
+    account = windows.made["dropped"]
+    assert account == {
+        "samples": 270,
+        "unlabelled": 70,
+        "in_windows": 100,
+        "too_short": 0,
+        "gap": 50,
+        "tail": 20,
+        "rare_class": 30,
+    }
+    assert windows.made["left_out_classes"] == {"b": 0}
+
+
+@st.composite
+def labelled_recordings(draw: st.DrawFn) -> list[object]:
+    made = []
+    for subject in range(draw(st.integers(1, 3))):
+        samples = draw(st.integers(20, 150))
+        cuts = sorted(draw(st.sets(st.integers(1, samples - 1), max_size=4)))
+        edges = [0, *cuts, samples]
+        labels = tuple((edges[i], edges[i + 1], draw(st.sampled_from("ab"))) for i in range(len(edges) - 1))
+        gaps = tuple((at, 1.0) for at in sorted(draw(st.sets(st.integers(0, samples - 2), max_size=3))))
+        made.append(recording(str(subject), samples=samples, labels=labels, gaps=gaps, rate_hz=10.0))
+    return made
+
+
+@settings(max_examples=80, deadline=None)
+@given(made=labelled_recordings(), length=st.integers(8, 30), overlap=st.sampled_from([0.0, 0.25, 0.5, 0.9]))
+def test_windows_against_a_sample_by_sample_account(made: list, length: int, overlap: float) -> None:
+    step = max(1, round(length * (1 - overlap)))
+    expected = []
+    for index, item in enumerate(made):
+        # Number the stretches sample by sample: a new one at each interval and after each gap.
+        stretch = np.zeros(item.samples.shape[1], dtype=int)
+        for interval in item.labels:
+            stretch[interval.start :] += 1
+        for gap in item.gaps:
+            stretch[gap.after_sample + 1 :] += 100
+        for number in np.unique(stretch):
+            where = np.flatnonzero(stretch == number)
+            expected += [(index, s) for s in range(where[0], where[-1] + 2 - length, step)]
+    if not expected:
+        with pytest.raises(BadInputError):
+            make_windows(made, seconds=length / 10, overlap=overlap, made={}, drop_rare_classes=1)
+        return
+    windows = make_windows(made, seconds=length / 10, overlap=overlap, made={}, drop_rare_classes=1)
+    found = sorted(zip(windows.recording.tolist(), windows.start.tolist(), strict=True))
+    assert found == sorted(expected)
+    for row in range(len(windows)):
+        source, start = made[windows.recording[row]], windows.start[row]
+        np.testing.assert_array_equal(windows.x[row], source.samples[:, start : start + length])
+        (label,) = {i.label for i in source.labels if i.start <= start < i.stop}
+        assert windows.class_names[windows.y[row]] == label
+        assert windows.subject[row] == source.subject
+    account = windows.made["dropped"]
+    assert sum(account.values()) - account["samples"] == account["samples"]
+
+
+def test_ids_that_are_not_contiguous_give_one_sorted_vocabulary() -> None:
+    # PAMAP2-style ids 0, 24, 1, 12, 0, 7: each keeps one index wherever it occurs, and none is dropped.
+    made = [
+        recording(str(who), samples=60, labels=((0, 60, name),))
+        for who, name in enumerate(["00", "24", "01", "12", "00", "07"])
+    ]
+    windows = make_windows(made, seconds=2.0, overlap=0.0, made={})
+    assert windows.class_names == ("00", "01", "07", "12", "24")
+    assert windows.y.tolist() == [0, 4, 1, 3, 0, 2]
+    backwards = make_windows(made[::-1], seconds=2.0, overlap=0.0, made={})
+    assert backwards.class_names == windows.class_names
+    validation = windows.of_subjects(["0", "2"])
+    assert "24" not in {windows.class_names[y] for y in windows.y[validation]}
+    assert windows.y[validation].tolist() == [0, 1]
+
+
+def test_rates_are_not_rounded() -> None:
+    windows = make_windows([recording(rate_hz=85.7)], seconds=1.0, overlap=0.0, made={})
+    assert windows.rate_hz == 85.7
+    assert windows.length == 86
+
+
+def test_a_mixture_is_refused_naming_the_recording() -> None:
+    other = replace(recording("2", rate_hz=50.0), units=("m/s2",) * 3)
+    with pytest.raises(BadInputError) as caught:
+        make_windows([recording("1"), other], seconds=2, overlap=0, made={})
+    assert [p.split(" is ")[0] for p in caught.value.problems] == ["memory#2: rate_hz", "memory#2: units"]
+
+
+def test_a_class_too_short_for_a_window_is_refused_and_can_be_left_out() -> None:
+    made = [recording(who, labels=((0, 180, "long"), (180, 200, "short"))) for who in "12"]
+    with pytest.raises(BadInputError, match=r"'short'(.|\n)*--min-subjects-per-class 1"):
+        make_windows(made, seconds=2, overlap=0, made={})
+    assert make_windows(made, seconds=2, overlap=0, made={}, drop_rare_classes=1).class_names == ("long",)
+
+
+def test_a_class_of_one_person_can_be_left_out() -> None:
+    made = [recording("1", labels=((0, 100, "a"), (100, 200, "only"))), recording("2")]
+    windows = make_windows(made, seconds=2, overlap=0, made={}, drop_rare_classes=2)
+    assert windows.class_names == ("a",)
+    assert windows.made["left_out_classes"] == {"only": 2}
+    assert windows.made["dropped"]["rare_class"] == 100
+
+
+@pytest.mark.parametrize(
+    ("seconds", "overlap", "option"),
+    [(0, 0.5, "--seconds"), (float("nan"), 0.5, "--seconds"), (0.1, 0, "--seconds"), (2, 1, "--overlap"),
+     (2, -0.1, "--overlap"), (2, float("nan"), "--overlap"), (2, 0.999, "--overlap")],
+)  # fmt: skip
+def test_senseless_windows_are_refused(seconds: float, overlap: float, option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        make_windows([recording()], seconds=seconds, overlap=overlap, made={})
+
+
+def test_a_window_set_comes_back_from_disk_the_same(tmp_path: Path) -> None:
+    windows = make_windows([recording("1"), recording("2")], seconds=2, overlap=0.5, made={"credit": "me"})
+    windows.save(tmp_path / "w")
+    again = WindowSet.open(tmp_path / "w")
+    assert again.content_hash == windows.content_hash
+    np.testing.assert_array_equal(again.x, windows.x)
+    assert again.made == windows.made

@@ -1,0 +1,72 @@
+"""Reading `.npy` and `.npz` files that may be damaged."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.errors import BadInputError
+
+# What numpy, zipfile and the reader of array headers raise on damaged content.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def load_npz(path: Path, *, hint: str = "copy or download the file again") -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an `.npz` file, without pickle.
+
+    Raises
+    ------
+    BadInputError
+        When the file is missing or damaged, or is no archive of plain arrays.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = np.load(stream, allow_pickle=False)
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not an archive")
+            with data:
+                return {key: data[key] for key in data.files}
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file", hint=hint) from None
+    except _UNREADABLE as error:
+        raise _damaged(path, error, hint) from None
+
+
+def map_npy(path: Path, *, hint: str) -> npt.NDArray[Any]:
+    """Open the array of an `.npy` file; its content stays on disk until it is read.
+
+    Raises
+    ------
+    BadInputError
+        When the file is missing or damaged.
+    """
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file", hint=hint) from None
+    except _UNREADABLE as error:
+        raise _damaged(path, error, hint) from None
+
+
+def _damaged(path: Path, error: BaseException, hint: str) -> BadInputError:
+    why = str(error) or type(error).__name__
+    return BadInputError(f"{path}: damaged, or not a file of plain arrays ({why})", hint=hint)
