@@ -20,6 +20,7 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.topology import cache
 from topokd_edge.topology.cache import cached_images
+from topokd_edge.topology.cost import predict_cost
 from topokd_edge.topology.image import persistence_images
 from topokd_edge.topology.params import ImageParams, fit_params
 
@@ -145,6 +146,15 @@ def test_one_glitch_does_not_shrink_the_images() -> None:
     x[7, 0, 25] = 1e4
     glitched = fit_params(x)
     assert glitched.persistence_range[0][1] < 1.5 * clean.persistence_range[0][1]
+
+
+def test_cost_is_told_before_the_job() -> None:
+    x = noisy(12, 2, 60)
+    params = fit_params(x)
+    cost = predict_cost(x, params, backend="reference")
+    images, _ = persistence_images(x, params)
+    assert cost.bytes == images.nbytes
+    assert 0.0 < cost.seconds < 60.0
 
 
 def test_threads_do_not_change_images() -> None:

@@ -50,9 +50,12 @@ def diagram(signal: Floats, births: Floats, deaths: Floats, minima: Floats, wall
     return found
 
 
+# Loops run over slices from 0: an index that might be negative keeps numba from vectorising them.
+
+
 @_jit
 def _smear(table: Floats, pixels: int, unit: float, values: Floats) -> tuple[int, int]:
-    """Write the mass a Gaussian at `unit` leaves in each pixel; return the pixels it reaches (from, to)."""
+    """Write the masses a Gaussian at `unit` leaves in pixels; return the first of them and how many."""
     steps = table.shape[0] - 3
     place = unit * pixels
     cell = min(int(place), pixels - 1)
@@ -65,24 +68,23 @@ def _smear(table: Floats, pixels: int, unit: float, values: Floats) -> tuple[int
     c3 = (t + 1.0) * t * (t - 1.0) / 6.0
     reach = table.shape[1] // 2
     first = max(cell - reach, 0)
-    last = min(cell + reach + 1, pixels)
-    shift = reach - cell
-    r0, r1, r2, r3 = table[row], table[row + 1], table[row + 2], table[row + 3]
-    for j in range(first, last):
-        k = j + shift
-        values[j] = c0 * r0[k] + c1 * r1[k] + c2 * r2[k] + c3 * r3[k]
-    return first, last
+    count = min(cell + reach + 1, pixels) - first
+    start = first + reach - cell
+    r0, r1 = table[row, start : start + count], table[row + 1, start : start + count]
+    r2, r3 = table[row + 2, start : start + count], table[row + 3, start : start + count]
+    for k in range(count):
+        values[k] = c0 * r0[k] + c1 * r1[k] + c2 * r2[k] + c3 * r3[k]
+    return first, count
 
 
 @_jit
-def _add_point(
-    image: Floats, columns: Floats, rows: Floats, span: tuple[int, int, int, int], weight: float
-) -> None:
-    """Add `weight` times the outer product of `rows` (last row of the image first) and `columns`."""
-    for j in range(span[2], span[3]):
-        line = image[image.shape[0] - 1 - j]
+def _add_point(block: Floats, columns: Floats, rows: Floats, weight: float) -> None:
+    """Add `weight` times the outer product of `rows` (last row of the block first) and `columns`."""
+    height, width = block.shape
+    for j in range(height):
+        line = block[height - 1 - j]
         scale = weight * rows[j]
-        for i in range(span[0], span[1]):
+        for i in range(width):
             line[i] += scale * columns[i]
 
 
@@ -128,12 +130,14 @@ def images(
                 if life > min_life * life_width:
                     birth_place = min(max((births[k] - birth_low) / birth_width, 0.0), 1.0)
                     life_place = min(max((life - life_low) / life_width, 0.0), 1.0)
-                    left, right = _smear(column_table, width, birth_place, columns)
+                    left, wide = _smear(column_table, width, birth_place, columns)
                     low, high = _smear(row_table, height, life_place, rows)
-                    _add_point(image, columns, rows, (left, right, low, high), life_place)
+                    block = image[height - low - high : height - low, left : left + wide]
+                    _add_point(block, columns, rows, life_place)
             largest = 0.0
-            for value in image.flat:
-                largest = max(largest, value)
+            for line in image:
+                for value in line:
+                    largest = max(largest, value)
             degenerate[window, channel] = largest == 0.0
             scale = 1.0 / largest if divide_by_max and largest > 0.0 else 1.0
             target = out[window, channel]

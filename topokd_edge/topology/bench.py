@@ -49,7 +49,7 @@ def synthetic_windows(
     return stepped
 
 
-def bench_case(x: npt.NDArray[np.float32], *, slow_windows: int = 5, repeats: int = 15) -> Case:
+def bench_case(x: npt.NDArray[np.float32], *, slow_windows: int = 7, repeats: int = 3) -> Case:
     """Time both backends on the same windows and compare their images.
 
     Parameters
@@ -59,22 +59,22 @@ def bench_case(x: npt.NDArray[np.float32], *, slow_windows: int = 5, repeats: in
     slow_windows
         How many of the windows the reference computes, one at a time.
     repeats
-        How often the fast backend computes all windows.
+        How often the fast backend computes all windows after each of them.
     """
     params = fit_params(x)
     slow_windows = min(slow_windows, len(x))
     fast, _ = persistence_images(x, params, threads=1)
-    slow, slow_us = [], []
     persistence_images(x[:1], params, backend="reference")
+    slow, slow_us, fast_us = [], [], []
+    # In turns, so that whatever else the machine does falls on both.
     for i in range(slow_windows):
         start = time.perf_counter_ns()
         slow.append(persistence_images(x[i : i + 1], params, backend="reference")[0])
         slow_us.append((time.perf_counter_ns() - start) / 1000.0)
-    fast_us = []
-    for _ in range(repeats):
-        start = time.perf_counter_ns()
-        persistence_images(x, params, threads=1)
-        fast_us.append((time.perf_counter_ns() - start) / 1000.0 / len(x))
+        for _ in range(repeats):
+            start = time.perf_counter_ns()
+            persistence_images(x, params, threads=1)
+            fast_us.append((time.perf_counter_ns() - start) / 1000.0 / len(x))
     reference = np.concatenate(slow)
     largest = reference.max(axis=(2, 3), keepdims=True)
     difference = np.abs(fast[:slow_windows] - reference) / np.where(largest > 0.0, largest, 1.0)

@@ -19,7 +19,7 @@ from topokd_edge.topology.params import ImageParams
 from topokd_edge.topology.sublevel import refuse_non_finite
 
 FORMAT = "topokd-images/1"
-_TASK = "persistence images"
+TASK = "persistence images"
 _BLOCK_BYTES = 64 << 20
 """Images computed at a time: bounds memory, whatever the size of the set."""
 
@@ -134,7 +134,7 @@ def write_images(
             refuse_non_finite(x, names=[_name(windows, window) for window in some])
             images, degenerate[start : start + block] = persistence_images(x, params, backend=backend)
             target[start : start + block] = images
-            progress(_TASK, start + len(some), len(index))
+            progress(TASK, start + len(some), len(index))
         target.flush()
         del target
     return degenerate
