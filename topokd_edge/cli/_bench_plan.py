@@ -42,7 +42,10 @@ class BenchPlan:
 
 
 def find_run(bundle: Bundle, given: Path | None) -> Run | None:
-    """Open the run that `given` names, or the one the bundle says it came from; None when that is gone.
+    """Open the run that `given` names, or look near the bundle for its own; None when it is not there.
+
+    A bundle knows the name of its run and the hash of its windows. The run is looked for in the working
+    folder, and in the three folders above the bundle.
 
     Raises
     ------
@@ -51,12 +54,17 @@ def find_run(bundle: Bundle, given: Path | None) -> Run | None:
     """
     if given is not None:
         return Run.open(given)
-    named = bundle.manifest.provenance.get("run")
-    if not isinstance(named, str) or not named:
+    provenance = bundle.manifest.provenance
+    name = str(provenance.get("run") or "")
+    if not name:
         return None
-    for path in (Path(named), bundle.folder / named):
-        if (path / "folds.json").is_file():
-            return Run.open(path)
+    above = bundle.folder.resolve().parents[:3]
+    places = [Path(name), *above, *(folder / name for folder in above)]
+    for place in places:
+        if place.name == name and (place / "folds.json").is_file():
+            run = Run.open(place)
+            if run.data.get("content_hash") == provenance.get("window_set"):
+                return run
     return None
 
 
@@ -174,10 +182,12 @@ def _place(bundle: Bundle, run: Run) -> FoldRun:
 def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[str, ...]]:
     """Return the windows of the subjects that no model of the fold was trained or chosen on."""
     windows = run.windows()
-    made_from = bundle.manifest.provenance.get("window_set")
-    if windows.content_hash != made_from or windows.class_names != bundle.manifest.class_names:
+    said, scale = bundle.manifest.provenance, bundle.manifest.normalisation
+    fitted = place.preprocessing()["signal"]
+    same_windows = windows.content_hash == said.get("window_set")
+    if not same_windows or (fitted["mean"], fitted["std"]) != (list(scale.mean), list(scale.std)):
         raise BadInputError(
-            f"{run.folder}: was trained on other windows than {bundle.folder}",
+            f"{run.folder}: was trained on other windows, or split otherwise, than {bundle.folder} says",
             hint="give the run that the bundle was exported from with --run",
         )
     subjects = next(tuple(item["test"]) for item in run.folds if item["fold"] == place.fold)
