@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from topokd_edge.arrays import load_npz
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Gap, LabelInterval, Recording
-from topokd_edge.errors import BadInputError
+from topokd_edge.errors import BadInputError, UsageError
 
 REQUIRED = (
     "counts",
@@ -37,13 +37,13 @@ def read(path: Path | None) -> list[Recording]:
 
     Raises
     ------
+    UsageError
+        Without a path.
     BadInputError
         With every problem found, when the file is missing, damaged or inconsistent.
     """
     if path is None:
-        raise BadInputError(
-            "the npz importer needs a file", hint="topokd-edge data import npz FILE.npz --out W"
-        )
+        raise UsageError("the npz format needs a file: topokd-edge data import npz FILE.npz --out W")
     arrays = load_npz(path)
     problems = _shape_problems(arrays) or _content_problems(arrays)
     if problems:
