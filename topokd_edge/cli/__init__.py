@@ -13,6 +13,7 @@ from topokd_edge.cli import data as data_verbs
 from topokd_edge.cli import doctor as doctor_verb
 from topokd_edge.cli import evaluate as evaluate_verb
 from topokd_edge.cli import export as export_verb
+from topokd_edge.cli import report as report_verb
 from topokd_edge.cli import topology as topology_verbs
 from topokd_edge.cli import verify as verify_verb
 from topokd_edge.errors import TopokdError
@@ -47,6 +48,7 @@ app.command("verify")(verify_verb.verify)
 app.add_typer(topology_verbs.app, name="topology")
 app.command("bench")(bench_verb.bench)
 app.command("doctor")(doctor_verb.doctor)
+app.command("report")(report_verb.report)
 
 
 def main() -> None:

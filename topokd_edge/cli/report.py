@@ -1,0 +1,48 @@
+"""`topokd-edge report`: one HTML page that shows a run, its files and its measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topokd_edge.cli import console
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    *,
+    bench: Annotated[
+        Path | None, typer.Option(help="JSON answer of bench; RUN/bench.json when it is there.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="JSON answer of export; RUN/export.json when it is there.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write; RUN/report.html by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page when it exists.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Write one offline HTML page about a run; what the run lacks is named, with the command that makes it.
+
+    Example: topokd-edge report runs/demo --out report.html
+    """
+    from dataclasses import asdict
+
+    from topokd_edge.files import refuse_existing, write_text
+    from topokd_edge.report.build import collect, render
+    from topokd_edge.report.inputs import read_inputs
+    from topokd_edge.run import Run
+
+    place = out or folder / "report.html"
+    run = Run.open(folder)
+    refuse_existing(place, overwrite=overwrite)
+    page = collect(read_inputs(run, bench=bench, export=export))
+    write_text(place, render(page))
+    if json:
+        missing = [asdict(item) for item in page["missing"]]
+        console.answer_json({"report": str(place), "bytes": place.stat().st_size, "missing": missing})
+        return
+    for item in page["missing"]:
+        console.note(f"missing: {item.what} ({item.why}). What to do: {item.command}")
+    typer.echo(f"{place}: {place.stat().st_size / 1000:.0f} kB")

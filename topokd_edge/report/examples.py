@@ -1,0 +1,72 @@
+"""Signals beside their persistence images: one held-out window of several classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.data.windowset import WindowSet
+from topokd_edge.report import figures
+from topokd_edge.run import DISTILLED_STUDENT, FoldRun
+
+MOST_CLASSES = 4
+MOST_CHANNELS = 3
+
+
+def examples(windows: WindowSet, fold_run: FoldRun) -> list[dict[str, Any]]:
+    """Return one row a class: a signal and the images of its first channels, as in one fold.
+
+    Parameters
+    ----------
+    windows
+        The window set of the run.
+    fold_run
+        Its preprocessing makes the images, and the windows are of its held-out subjects.
+    """
+    from topokd_edge.topology.image import persistence_images
+    from topokd_edge.topology.params import ImageParams
+
+    held_out = fold_run.predictions(DISTILLED_STUDENT).window
+    chosen = _typical(windows, held_out)
+    params = ImageParams.from_dict(fold_run.preprocessing()["topology"])
+    raw = np.ascontiguousarray(windows.x[chosen], dtype=np.float32)
+    images, _ = persistence_images(raw, params, threads=1)
+    shown = min(MOST_CHANNELS, raw.shape[1])
+    rows = []
+    for place, index in enumerate(chosen.tolist()):
+        label = windows.class_names[int(windows.y[index])]
+        rows.append(
+            {
+                "label": label,
+                "subject": str(windows.subject[index]),
+                "window": index,
+                "seconds": windows.length / windows.rate_hz,
+                "channels_all": len(windows.channels),
+                "channels": list(windows.channels[:shown]),
+                "signal": figures.traces(
+                    str(index), raw[place], windows.rate_hz, windows.channels, windows.units
+                ),
+                "images": figures.persistence_images(
+                    str(index),
+                    images[place, :shown],
+                    windows.channels[:shown],
+                    windows.units[:shown],
+                    params.birth_range[:shown],
+                    params.persistence_range[:shown],
+                ),
+            }
+        )
+    return rows
+
+
+def _typical(windows: WindowSet, held_out: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return one window of each of the first classes: the one whose energy is the median of its class."""
+    labels = np.asarray(windows.y)[held_out]
+    chosen = []
+    for label in np.unique(labels)[:MOST_CLASSES]:
+        members = held_out[labels == label]
+        energy = np.asarray(windows.x[members], dtype=np.float64).std(axis=2).sum(axis=1)
+        chosen.append(int(members[np.argsort(energy, kind="stable")[len(members) // 2]]))
+    return np.array(chosen, dtype=np.int64)

@@ -1,0 +1,311 @@
+"""Figures as inline SVG: text stays text, colours are told apart by colour-blind readers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_edge.run import (
+    DISTILLED_STUDENT,
+    INT8_STUDENT,
+    SCRATCH_STUDENT,
+    SIGNAL_TEACHER,
+    TOPOLOGY_TEACHER,
+)
+
+# Okabe and Ito, "Color Universal Design" (2008); the yellow is too faint on white and left out.
+COLOURS = {
+    SIGNAL_TEACHER: "#009E73",
+    TOPOLOGY_TEACHER: "#B65F94",
+    SCRATCH_STUDENT: "#7A7A7A",
+    DISTILLED_STUDENT: "#0072B2",
+    INT8_STUDENT: "#D55E00",
+}
+CHANNEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B65F94", "#7A7A7A", "#56B4E9")
+INK, QUIET, GRID = "#1d2530", "#5b6675", "#e3e7ec"
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.0,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": QUIET,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+}
+
+
+def subject_strip(rows: Sequence[tuple[str, str, Sequence[float]]]) -> str:
+    """Draw the accuracy on every subject, one line of dots a model, and the mean as a bar.
+
+    Parameters
+    ----------
+    rows
+        (model, label, accuracies between 0 and 1 by subject), top to bottom.
+    """
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for line, (model, _, values) in enumerate(rows):
+            shares = 100 * np.asarray(values, dtype=np.float64)
+            offsets = _spread(shares)
+            colour = COLOURS.get(model, INK)
+            axes.scatter(shares, line + offsets, s=17, color=colour, alpha=0.55, linewidths=0)
+            axes.plot([shares.mean()] * 2, [line - 0.34, line + 0.34], color=colour, linewidth=2.4)
+        axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("accuracy on one held-out subject, %")
+
+    return _svg("strip", (4.7, 0.45 * len(rows) + 0.6), draw)
+
+
+def subject_pairs(subjects: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
+    """Draw each subject's accuracy without (ring) and with distillation (dot), joined by a line."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        lines = np.arange(len(subjects))
+        old, new = 100 * np.asarray(before), 100 * np.asarray(after)
+        axes.hlines(lines, old, new, color="#b9c2cd", linewidth=2.0, zorder=2)
+        axes.scatter(
+            old,
+            lines,
+            s=26,
+            facecolors="white",
+            edgecolors=COLOURS[SCRATCH_STUDENT],
+            linewidths=1.3,
+            zorder=3,
+        )
+        axes.scatter(new, lines, s=26, color=COLOURS[DISTILLED_STUDENT], linewidths=0, zorder=4)
+        axes.set_yticks(lines, [_short(subject) for subject in subjects])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(subjects) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("accuracy, %")
+        axes.set_ylabel("subject")
+
+    return _svg("pairs", (4.7, 0.2 * len(subjects) + 0.7), draw)
+
+
+def traces(
+    name: str,
+    signal: npt.NDArray[np.float32],
+    rate_hz: float,
+    channels: Sequence[str],
+    units: Sequence[str],
+) -> str:
+    """Draw the channels of one window over time, one panel a unit.
+
+    Parameters
+    ----------
+    signal
+        float32, shape (channels, length), in `units`.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, unit in enumerate(units):
+        groups.setdefault(unit, []).append(index)
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
+        seconds = np.arange(signal.shape[1]) / rate_hz
+        for axes, (unit, members) in zip(panels, groups.items(), strict=True):
+            for place, index in enumerate(members):
+                colour = CHANNEL_COLOURS[place % len(CHANNEL_COLOURS)]
+                axes.plot(seconds, signal[index], color=colour, linewidth=0.9)
+            axes.set_ylabel("no unit" if unit == "1" else unit)
+            axes.margins(x=0)
+            _name_lines(axes, [channels[index] for index in members])
+        panels[-1].set_xlabel("time in the window, s")
+        figure.align_ylabels()
+
+    return _svg(f"traces {name}", (4.4, 1.15 * len(groups) + 0.45), draw)
+
+
+def persistence_images(
+    name: str,
+    images: npt.NDArray[np.float32],
+    channels: Sequence[str],
+    units: Sequence[str],
+    births: Sequence[tuple[float, float]],
+    lives: Sequence[tuple[float, float]],
+) -> str:
+    """Draw the persistence images of some channels of one window, birth across and persistence up.
+
+    Parameters
+    ----------
+    images
+        float32, shape (channels, rows, columns): row 0 holds the longest lives, column 0 the lowest births.
+    births, lives
+        (low, high) of both axes, by channel.
+    """
+
+    def draw(figure: Any) -> None:
+        from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+        ramp = LinearSegmentedColormap.from_list("ink", ["#f4f6f9", "#9ecae1", "#0072B2", "#0b1f3a"])
+        panels = figure.subplots(1, len(images), squeeze=False)[0]
+        for place, (axes, image, channel) in enumerate(zip(panels, images, channels, strict=True)):
+            axes.imshow(
+                image,
+                cmap=ramp,
+                norm=PowerNorm(0.5, 0.0, max(float(image.max()), 1e-12)),
+                extent=(*births[place], *lives[place]),
+                aspect="auto",
+                interpolation="nearest",
+            )
+            colour = CHANNEL_COLOURS[place % len(CHANNEL_COLOURS)]
+            axes.set_title(_short(channel), fontsize=8, color=colour, pad=3)
+            axes.grid(visible=False)
+            axes.locator_params(nbins=3)
+            axes.set_xlabel("birth" if units[place] == "1" else f"birth, {units[place]}")
+            if place == 0:
+                axes.set_ylabel("persistence")
+
+    return _svg(f"images {name}", (1.35 * len(images) + 0.5, 1.75), draw)
+
+
+def training_curves(
+    model: str, runs: Sequence[Mapping[str, Sequence[float]]], chosen: Sequence[int | None]
+) -> str:
+    """Draw training loss and validation accuracy over epochs, one thin line a fold and seed.
+
+    Parameters
+    ----------
+    runs
+        Per fold and seed: `epoch`, `train_loss`, `validation_accuracy` (0 to 1).
+    chosen
+        The epoch each of them kept; None when unknown.
+    """
+
+    def draw(figure: Any) -> None:
+        loss, accuracy = figure.subplots(2, sharex=True)
+        colour = COLOURS.get(model, INK)
+        faint = max(0.25, min(0.9, 3.0 / max(1, len(runs))))
+        for curve, best in zip(runs, chosen, strict=True):
+            shares = 100 * np.asarray(curve["validation_accuracy"], dtype=np.float64)
+            loss.plot(curve["epoch"], curve["train_loss"], color=colour, alpha=faint, linewidth=1.0)
+            accuracy.plot(curve["epoch"], shares, color=colour, alpha=faint, linewidth=1.0)
+            if best is not None and best in curve["epoch"]:
+                at = list(curve["epoch"]).index(best)
+                accuracy.scatter([best], [shares[at]], s=14, color=colour, linewidths=0, zorder=4)
+        loss.set_ylabel("loss")
+        accuracy.set_ylabel("validation\naccuracy, %")
+        accuracy.set_xlabel("epoch")
+        accuracy.xaxis.get_major_locator().set_params(integer=True)
+        figure.align_ylabels()
+
+    return _svg(f"curves {model}", (3.3, 2.3), draw)
+
+
+def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> str:
+    """Draw latencies on a logarithmic axis: the median as a bar, p95 as a whisker.
+
+    Parameters
+    ----------
+    rows
+        (label, colour, p50, p95) in milliseconds, top to bottom.
+    """
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        left = 10.0 ** np.floor(np.log10(min(row[2] for row in rows)) - 0.15)
+        for line, (_, colour, p50, p95) in enumerate(rows):
+            axes.barh(line, p50 - left, left=left, height=0.46, color=colour, alpha=0.9, linewidth=0)
+            axes.plot([p50, p95], [line, line], color=INK, linewidth=0.9)
+            axes.plot([p95, p95], [line - 0.15, line + 0.15], color=INK, linewidth=0.9)
+        axes.set_xscale("log")
+        axes.set_xlim(left, 1.6 * max(row[3] for row in rows))
+        axes.xaxis.set_major_formatter(lambda value, _: _tick_ms(value))
+        axes.minorticks_off()
+        axes.set_yticks(range(len(rows)), [_short(label, 40) for label, *_ in rows])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("time for one window (logarithmic)")
+
+    return _svg(f"latency {name}", (5.4, 0.34 * len(rows) + 0.65), draw)
+
+
+def _svg(name: str, inches: tuple[float, float], draw: Any) -> str:
+    """Run `draw` on a new figure and return it as an SVG element whose ids are its own."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # Names in any script may occur; the browser has the glyphs that the layout font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=inches, layout="constrained")
+        draw(figure)
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    text = stream.getvalue()
+    return _own_ids(text[text.index("<svg") :], name)
+
+
+def _own_ids(text: str, name: str) -> str:
+    """Give ids a prefix of their own, drop matplotlib's style for every element, size by CSS."""
+    prefix = "f" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
+    width = float(re.findall(r'\bwidth="([\d.]+)pt"', text)[0])
+    text = re.sub(r'\b(?:width|height)="[\d.]+pt"', "", text)
+    rems = width * 96 / 72 / 16
+    return text.replace("<svg ", f'<svg style="width:{rems:.2f}rem" aria-hidden="true" focusable="false" ', 1)
+
+
+def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return small vertical offsets, so that near-equal dots do not hide each other."""
+    offsets = np.zeros(len(values))
+    for place, index in enumerate(np.argsort(values, kind="stable")):
+        offsets[index] = (0.0, 0.13, -0.13, 0.24, -0.24)[place % 5]
+    return offsets
+
+
+def _name_lines(axes: Any, names: Sequence[str]) -> None:
+    """Write the channel names above a panel, each in the colour of its line."""
+    for place, label in enumerate(names[:6]):
+        axes.annotate(
+            _short(label, 14),
+            (place / max(3, min(6, len(names))), 1.02),
+            xycoords="axes fraction",
+            color=CHANNEL_COLOURS[place % len(CHANNEL_COLOURS)],
+            fontsize=7.5,
+            annotation_clip=False,
+        )
+
+
+def _tick_ms(milliseconds: float) -> str:
+    for scale, unit in ((1e-3, "s"), (1.0, "ms"), (1e3, "µs")):
+        if milliseconds * scale >= 1.0:
+            return f"{milliseconds * scale:g} {unit}"
+    return f"{milliseconds * 1e3:g} µs"
+
+
+def _short(text: str, longest: int = 18) -> str:
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
