@@ -1,7 +1,9 @@
-"""Students and runs that the export tests share: random weights, BatchNorm statistics that folding must respect."""
+"""Students and runs that the export tests share: random weights, BatchNorms that folding must respect."""
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ SPEC = WRNSpec(dims=1, depth=16, width=1, in_channels=3, classes=5)
 LENGTH = 50
 
 
-def random_student(spec: WRNSpec = SPEC, *, seed: int = 0, logit_scale: float = 1.0) -> WideResNet:
+def random_student(spec: WRNSpec = SPEC, *, seed: int = 0) -> WideResNet:
     """Build a network whose BatchNorms are far from the identity."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -29,7 +31,6 @@ def random_student(spec: WRNSpec = SPEC, *, seed: int = 0, logit_scale: float = 
             module.bias.data.normal_(0, 0.3, generator=generator)
             module.running_mean.normal_(0, 0.3, generator=generator)
             module.running_var.uniform_(0.5, 2.0, generator=generator)
-    model.head.weight.data *= logit_scale
     return model.eval()
 
 
@@ -38,6 +39,37 @@ def noise(n: int, spec: WRNSpec = SPEC, size: tuple[int, ...] = (LENGTH,), seed:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, spec.in_channels, *size)) + np.linspace(-1, 1, size[-1])
     return (x + np.linspace(0, 1, spec.in_channels).reshape(-1, *[1] * len(size))).astype(np.float32)
+
+
+def activities(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised windows of five made-up activities, each with its own period, and their classes."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % SPEC.classes
+    period, lag = np.array([4.0, 7.0, 12.0, 20.0, 33.0])[y], np.arange(SPEC.in_channels)[:, None]
+    phase = np.arange(LENGTH) / period[:, None, None] + rng.uniform(0, 1, (n, 1, 1)) + 0.2 * lag
+    x = 1.2 * np.sin(2 * np.pi * phase) + rng.normal(0, 0.3, (n, SPEC.in_channels, LENGTH))
+    return x.astype(np.float32), y
+
+
+def trained_student() -> WideResNet:
+    """Train a few seconds, so that logits, margins and int8 errors are like those of a real student."""
+    return copy.deepcopy(_trained())
+
+
+@functools.cache
+def _trained() -> WideResNet:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = random_student().train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(30):
+        x, y = activities(40, seed=1000 + step)
+        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.set_num_threads(threads)
+    return model.eval()
 
 
 def torch_logits(model: WideResNet, x: np.ndarray) -> np.ndarray:
@@ -49,10 +81,10 @@ def make_run(folder: Path, *, windows_each: int = 80) -> Run:
     """Write a run with one finished fold: three subjects, raw units of very different scale."""
     n = 3 * windows_each
     mean, std = np.array([100.0, -3.0, 0.01]), np.array([50.0, 1.0, 0.002])
-    x = noise(n, seed=1) * std[:, None] + mean[:, None]
+    x, y = activities(n, seed=1)
     windows = WindowSet(
-        x=x.astype(np.float32),
-        y=np.arange(n) % SPEC.classes,
+        x=(x * std[:, None] + mean[:, None]).astype(np.float32),
+        y=y,
         subject=np.repeat(["1", "2", "3"], windows_each),
         session=np.repeat(["a"], n),
         recording=np.zeros(n, dtype=np.int64),
@@ -70,7 +102,7 @@ def make_run(folder: Path, *, windows_each: int = 80) -> Run:
     fold = run.fold_run(1, 0)
     signal = {"mean": mean.tolist(), "std": std.tolist()}
     write_json(fold.folder / "preprocessing.json", {"signal": signal})
-    save_model(fold.model_folder(DISTILLED_STUDENT), random_student(logit_scale=10.0), {})
+    save_model(fold.model_folder(DISTILLED_STUDENT), trained_student(), {})
     index = windows.of_subjects(["3"])
     Predictions(index, windows.y[index], np.zeros((len(index), 5), np.float32)).save(
         fold.predictions_path(DISTILLED_STUDENT)

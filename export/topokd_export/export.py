@@ -96,7 +96,7 @@ def export_student(
         steps.start("check the models")
         expected = {item.path: _expected(folder, item, x, logits) for item in files}
         for item in files:
-            checks += model_checks(folder, item, x, expected[item.path])
+            checks += model_checks(folder, item, x, expected[item.path], logits)
             if item.precision == "int8":
                 checks.append(_int8_agreement(student, folder / item.path))
         refuse_failed(checks, f"{out}: not written")
@@ -172,7 +172,7 @@ def _layer_check(student: Student, x: Array) -> dict[str, Any]:
 
 
 def _expected(folder: Path, item: ModelFile, x: Array, logits: Array) -> Array:
-    """Return what a model file must answer: the student's logits, or for int8 those of the reference kernels."""
+    """Return what a model file must answer: the float logits, or for int8 those of the reference kernels."""
     if item.precision != "int8":
         return logits
     return open_model(folder / item.path, reference_kernels=True).run(x)

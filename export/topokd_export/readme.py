@@ -7,7 +7,7 @@ from topokd_edge.manifest import Manifest
 
 _PAGE = """# An activity model for your app
 
-One window of {channels} channels by {length} samples at {rate:g} Hz ({seconds:g} s) in, one of {count} classes out.
+In: {channels} channels by {length} samples at {rate:g} Hz ({seconds:g} s). Out: one of {count} classes.
 
 | channel | unit | mean | std |
 |---|---|---|---|
@@ -23,9 +23,9 @@ Classes, in output order: {classes}.
 
 1. Collect {length} samples at {rate:g} Hz, in the units above.
 2. Normalise each channel outside the model: (x - mean) / std.
-3. Run the model; the largest logit is the class. Softmax gives a score; it is a probability only if calibrated.
+3. Run the model; the largest logit is the class. Its softmax is a score, not a calibrated probability.
 
-ONNX takes float32 `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
+ONNX takes `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
 {int8_note}
 In Python:
 
@@ -39,11 +39,11 @@ In Python:
 
 ## Before trusting it
 
-`{self_test}` holds made-up windows `x`, already normalised, and for each model file the logits it must answer:
+`{self_test}` holds made-up normalised windows `x`, and for each model file the logits it must answer:
 float32 within 1e-4, int8 equal on the reference kernels and within 4 steps of the output scale elsewhere.
 `topokd-edge verify` does this check; `sha256sum -c {sums}` checks the files. Refuse a bundle that fails.
 
-The people in `provenance.held_out` of `manifest.json` were never trained on; accuracy is to be judged on them.
+The people in `provenance.held_out` of `manifest.json` were never trained on: judge accuracy on them.
 """
 
 _INT8 = """

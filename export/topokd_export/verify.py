@@ -14,7 +14,13 @@ from topokd_export.describe import check_full_int8, describe_tflite
 
 FLOAT_TOLERANCE = 1e-4
 REFERENCE_TOLERANCE_LSB, XNNPACK_TOLERANCE_LSB = 1, 4
-"""Steps of the output scale: other builds of the reference kernels differ by 1, XNNPACK by up to 4."""
+"""Steps of the output scale: other builds of the reference kernels differ by 1, XNNPACK by up to 4.
+
+XNNPACK rounds otherwise inside, and a head with large weights amplifies that as it does quantisation itself;
+so it may also differ by as much as int8 differs from float on the same vectors.
+"""
+XNNPACK_AGREEMENT = 0.9
+"""Share of the vectors with the same class: one of 16 may lie at a tie."""
 
 
 def verify_bundle(path: Path) -> list[dict[str, Any]]:
@@ -28,8 +34,7 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Checks made, each with name, max_abs_diff (in logits), agreement (share of equal choices) and ok, which
-        is true.
+        Checks made: name, max_abs_diff (in logits), agreement (share of equal choices) and ok, which is true.
 
     Raises
     ------
@@ -42,33 +47,51 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
     bundle.check_hashes()
     checks = [check("hashes of all files", True)]
     vectors = bundle.self_test()
-    for item in bundle.manifest.files:
-        if item.target in ("onnx", "tflite"):
-            checks += model_checks(bundle.folder, item, vectors["x"], vectors[item.path])
-            if item.precision == "int8":
-                checks.append(_int8_numbers(bundle, item))
+    models = [item for item in bundle.manifest.files if item.target in ("onnx", "tflite")]
+    float_logits = next((vectors[item.path] for item in models if item.precision == "float32"), None)
+    for item in models:
+        expected = vectors[item.path]
+        truth = expected if float_logits is None else float_logits
+        checks += model_checks(bundle.folder, item, vectors["x"], expected, truth)
+        if item.precision == "int8":
+            checks.append(_int8_numbers(bundle, item))
     refuse_failed(checks, str(path))
     return checks
 
 
-def model_checks(folder: Path, item: ModelFile, x: Array, expected: Array) -> list[dict[str, Any]]:
-    """Run self-test vectors through one model file, an int8 one by the reference kernels and by XNNPACK."""
+def model_checks(
+    folder: Path, item: ModelFile, x: Array, expected: Array, float_logits: Array
+) -> list[dict[str, Any]]:
+    """Run self-test vectors through one model file, an int8 one by the reference kernels and by XNNPACK.
+
+    Parameters
+    ----------
+    folder, item
+        The file.
+    x, expected
+        Normalised windows (n, channels, length), and the logits (n, classes) this file must answer.
+    float_logits
+        Logits of the float32 student.
+    """
     path = folder / item.path
     if item.precision != "int8":
-        return [compare(item.path, open_model(path).run(x), expected, FLOAT_TOLERANCE)]
-    scale = describe_tflite(path.read_bytes()).output.scale or 0.0
-    checks = []
-    for kernels, lsb in (("reference kernels", REFERENCE_TOLERANCE_LSB), ("XNNPACK", XNNPACK_TOLERANCE_LSB)):
-        got = open_model(path, reference_kernels=kernels != "XNNPACK").run(x)
-        checks.append(compare(f"{item.path}, {kernels}", got, expected, (lsb + 0.5) * scale))
-    return checks
+        return [compare(item.path, open_model(path).run(x), expected, FLOAT_TOLERANCE, 1.0)]
+    step = describe_tflite(path.read_bytes()).output.scale or 0.0
+    reference = open_model(path, reference_kernels=True).run(x)
+    # Half a step more, because logits here are float32 multiples of the step.
+    exact, loose = (REFERENCE_TOLERANCE_LSB + 0.5) * step, (XNNPACK_TOLERANCE_LSB + 0.5) * step
+    loose = max(loose, float(np.abs(expected - float_logits).max()))
+    return [
+        compare(f"{item.path}, reference kernels", reference, expected, exact, 1.0),
+        compare(f"{item.path}, XNNPACK", open_model(path).run(x), expected, loose, XNNPACK_AGREEMENT),
+    ]
 
 
-def compare(name: str, got: Array, expected: Array, tolerance: float) -> dict[str, Any]:
-    """Compare logits (n, classes) with what is expected: all within `tolerance`, all choices equal."""
+def compare(name: str, got: Array, expected: Array, tolerance: float, agreement: float) -> dict[str, Any]:
+    """Compare logits (n, classes): all within `tolerance`, and the share `agreement` choosing alike."""
     difference = float(np.abs(got - expected).max()) if np.isfinite(got).all() else float("inf")
-    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    return check(name, difference <= tolerance and agreement == 1.0, difference, agreement)
+    alike = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return check(name, difference <= tolerance and alike >= agreement, difference, alike)
 
 
 def check(name: str, ok: bool, max_abs_diff: float = 0.0, agreement: float = 1.0) -> dict[str, Any]:
