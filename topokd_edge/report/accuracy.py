@@ -21,6 +21,15 @@ NAMES = {
     DISTILLED_STUDENT: "Student, distilled",
     INT8_STUDENT: "Student, distilled, int8",
 }
+SPOKEN = {
+    SIGNAL_TEACHER: "the signal teacher",
+    TOPOLOGY_TEACHER: "the topology teacher",
+    SCRATCH_STUDENT: "the student without distillation",
+    DISTILLED_STUDENT: "the distilled student",
+    INT8_STUDENT: "the int8 student",
+}
+FEWEST = 6
+"""Subjects; with five, the smallest two-sided p of a sign-flip test is 2/32: never significant."""
 CONFUSIONS = (DISTILLED_STUDENT, INT8_STUDENT)
 TONES = {"better": "good", "worse": "bad"}
 
@@ -117,13 +126,16 @@ def comparisons_table(evaluation: dict[str, Any]) -> list[dict[str, str]]:
 
 def in_words(entry: dict[str, Any]) -> str:
     """Return what a comparison found as a sentence."""
-    a, b = name_of(entry["a"]).lower(), name_of(entry["b"])
+    a, b = (SPOKEN.get(entry[key], entry[key]) for key in ("a", "b"))
+    b = b[:1].upper() + b[1:]
     size = f"{numbers.points(abs(entry['difference']), sign=False)} points"
-    if entry["verdict"] == "better":
-        return f"{b} is better than {a} by {size}."
-    if entry["verdict"] == "worse":
-        return f"{b} is worse than {a} by {size}."
-    return f"{b} and {a} differ by {size}: within noise, so this run does not tell them apart."
+    if entry["verdict"] in TONES:
+        return f"{b} is {entry['verdict']} than {a}, by {size}."
+    words = f"{b} and {a} differ by {size}: within noise, so this run does not tell them apart."
+    subjects = entry.get("subjects")
+    if subjects is not None and subjects < FEWEST:
+        words += f" With {subjects} subjects it could not: at least {FEWEST} are needed."
+    return words
 
 
 def confusions(evaluation: dict[str, Any], class_names: list[str]) -> list[dict[str, Any]]:

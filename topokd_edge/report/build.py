@@ -185,7 +185,7 @@ def _data(inputs: Inputs, windows: WindowSet | None) -> dict[str, Any]:
                 "Windows",
                 f"{data['windows']} of {data['length'] / data['rate_hz']:.3g} s ({data['length']} samples)",
             ),
-            ("Overlap", numbers.percent(made["overlap"]) if "overlap" in made else "not told"),
+            ("Overlap", numbers.percent(made["overlap"]) if made.get("overlap") else "none"),
             ("Rate", f"{data['rate_hz']:g} Hz"),
             (
                 "Channels",

@@ -9,10 +9,16 @@ from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SIGNAL_TEACHER, TOP
 
 TDA = "tda"
 PIPELINES = {
-    TDA: "TDA pipeline: images, then topology teacher",
+    TDA: "TDA pipeline",
     SIGNAL_TEACHER: "Signal teacher",
     "student.float32": "Student, float32",
     INT8_STUDENT: "Student, int8",
+}
+_SPOKEN = {
+    TDA: "the TDA pipeline",
+    SIGNAL_TEACHER: "the signal teacher",
+    "student.float32": "the float32 student",
+    INT8_STUDENT: "the int8 student",
 }
 _COLOURS = {
     TDA: figures.COLOURS[TOPOLOGY_TEACHER],
@@ -30,7 +36,8 @@ def bench_section(bench: dict[str, Any]) -> dict[str, Any]:
     for target in dict.fromkeys(entry["target"] for entry in results):
         here = [entry for entry in timed if entry["target"] == target]
         by_target[target] = latency_figure(target, here) if here else ""
-    rows = [_row(entry) for entry in results]
+    found = speedup(bench)
+    rows = [_row(entry, found["student"] if found else None) for entry in results]
     return {
         "figures": by_target,
         "rows": rows,
@@ -48,7 +55,7 @@ def latency_figure(target: str, timed: list[dict[str, Any]]) -> str:
     """Return the bars of one target."""
     rows = [
         (
-            f"{short_name(entry['pipeline'])}, {entry['runtime']}",
+            f"{PIPELINES.get(entry['pipeline'], entry['pipeline'])}, {entry['runtime']}",
             _COLOURS.get(entry["pipeline"], figures.QUIET),
             float(entry["latency_ms"]["p50"]),
             float(entry["latency_ms"]["p95"]),
@@ -86,10 +93,9 @@ def speedup_words(bench: dict[str, Any]) -> str:
         return ""
     student, tda = found["student"], found["tda"]
     return (
-        f"On the target {student['target']} ({student['basis']}) the "
-        f"{short_name(student['pipeline']).lower()} takes {numbers.duration_ms(_p50(student))} a window "
-        f"without any topology; "
-        f"the quickest pipeline that computes topology at inference takes {numbers.duration_ms(_p50(tda))}, "
+        f"On the target {student['target']} ({student['basis']}), {spoken(student['pipeline'])} takes "
+        f"{numbers.duration_ms(_p50(student))} a window, without any topology; the quickest pipeline that "
+        f"computes topology at inference takes {numbers.duration_ms(_p50(tda))}, "
         f"{numbers.ratio(found['times'])} times as long."
     )
 
@@ -100,8 +106,8 @@ def int8_words(bench: dict[str, Any]) -> str:
     if not cost:
         return ""
     return (
-        f"Through the same runtime, int8 loses {numbers.points(cost['cost'])} points against float32 "
-        f"(95 % interval {numbers.interval(cost['ci95'])}, over {cost['over']}; "
+        f"Through the same runtime, int8 loses {numbers.points(cost['cost'], sign=False)} points "
+        f"against float32 (95 % interval {numbers.interval(cost['ci95'])}, over {cost['over']}; "
         f"{cost['windows']} windows of {cost['subjects']} held-out subjects)."
     )
 
@@ -142,7 +148,7 @@ def int8_file(export: dict[str, Any]) -> dict[str, Any] | None:
     return min(preferred or quantised, key=lambda entry: int(entry["bytes"]), default=None)
 
 
-def _row(entry: dict[str, Any]) -> dict[str, Any]:
+def _row(entry: dict[str, Any], yardstick: dict[str, Any] | None) -> dict[str, Any]:
     latency = entry.get("latency_ms") or {}
     bounds = entry.get("accuracy_ci95")
     energy = entry.get("energy_uj") or {}
@@ -151,9 +157,11 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         "pipeline": PIPELINES.get(entry["pipeline"], entry["pipeline"]),
         "colour": _COLOURS.get(entry["pipeline"], figures.QUIET),
         "runtime": entry["runtime"],
+        "runtime_words": entry["runtime"].replace("+", " + "),
         "basis": entry["basis"],
         "error": entry.get("error", ""),
         **{key: numbers.duration_ms(latency.get(key)) for key in ("p50", "p95", "p99", "cold")},
+        "times": _times(entry, yardstick),
         "accuracy": numbers.percent(entry.get("accuracy")),
         "ci95": f"{numbers.percent(bounds[0])} to {numbers.percent(bounds[1])}" if bounds else "",
         "windows": numbers.count(entry.get("windows")),
@@ -172,6 +180,13 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         if entry.get("throttled") is None
         else ("yes" if entry["throttled"] else "no"),
     }
+
+
+def _times(entry: dict[str, Any], yardstick: dict[str, Any] | None) -> str:
+    """Return how many times as long as the student an entry takes; only on the student's own target."""
+    if yardstick is None or not entry.get("latency_ms") or entry["target"] != yardstick["target"]:
+        return numbers.MISSING
+    return f"{numbers.ratio(_p50(entry) / max(_p50(yardstick), 1e-9))}\u00d7"
 
 
 def _is_counted(entry: dict[str, Any]) -> bool:
@@ -193,9 +208,9 @@ def _device(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"target": target, "facts": facts} for target, facts in devices.items()]
 
 
-def short_name(pipeline: str) -> str:
-    """Return a pipeline's name without its explanation."""
-    return PIPELINES.get(pipeline, pipeline).partition(":")[0]
+def spoken(pipeline: str) -> str:
+    """Return a pipeline's name as it stands in a sentence."""
+    return _SPOKEN.get(pipeline, pipeline)
 
 
 def _p50(entry: dict[str, Any]) -> float:

@@ -12,7 +12,7 @@ from topokd_edge.report import figures
 from topokd_edge.run import DISTILLED_STUDENT, FoldRun
 
 MOST_CLASSES = 4
-MOST_CHANNELS = 3
+MOST_CHANNELS = 6
 
 
 def examples(windows: WindowSet, fold_run: FoldRun) -> list[dict[str, Any]]:

@@ -29,6 +29,8 @@ COLOURS = {
     INT8_STUDENT: "#D55E00",
 }
 CHANNEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B65F94", "#7A7A7A", "#56B4E9")
+_ACROSS = 3
+"""Persistence images side by side."""
 INK, QUIET, GRID = "#1d2530", "#5b6675", "#e3e7ec"
 
 _STYLE = {
@@ -131,15 +133,15 @@ def traces(
         panels = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
         seconds = np.arange(signal.shape[1]) / rate_hz
         for axes, (unit, members) in zip(panels, groups.items(), strict=True):
-            for place, index in enumerate(members):
-                colour = CHANNEL_COLOURS[place % len(CHANNEL_COLOURS)]
-                axes.plot(seconds, signal[index], color=colour, linewidth=0.9)
+            for index in members:
+                axes.plot(seconds, signal[index], color=colours[index], linewidth=0.9)
             axes.set_ylabel("no unit" if unit == "1" else unit)
             axes.margins(x=0)
-            _name_lines(axes, [channels[index] for index in members])
+            _name_lines(axes, [(channels[index], colours[index]) for index in members])
         panels[-1].set_xlabel("time in the window, s")
         figure.align_ylabels()
 
+    colours = _channel_colours(units)
     return _svg(f"traces {name}", (4.4, 1.15 * len(groups) + 0.45), draw)
 
 
@@ -165,25 +167,31 @@ def persistence_images(
         from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
         ramp = LinearSegmentedColormap.from_list("ink", ["#f4f6f9", "#9ecae1", "#0072B2", "#0b1f3a"])
-        panels = figure.subplots(1, len(images), squeeze=False)[0]
-        for place, (axes, image, channel) in enumerate(zip(panels, images, channels, strict=True)):
+        rows = -(-len(images) // _ACROSS)
+        panels = figure.subplots(rows, _ACROSS, squeeze=False).ravel()
+        for place, axes in enumerate(panels):
+            if place >= len(images):
+                axes.set_axis_off()
+                continue
             axes.imshow(
-                image,
+                images[place],
                 cmap=ramp,
-                norm=PowerNorm(0.5, 0.0, max(float(image.max()), 1e-12)),
+                norm=PowerNorm(0.5, 0.0, max(float(images[place].max()), 1e-12)),
                 extent=(*births[place], *lives[place]),
                 aspect="auto",
                 interpolation="nearest",
             )
-            colour = CHANNEL_COLOURS[place % len(CHANNEL_COLOURS)]
-            axes.set_title(_short(channel), fontsize=8, color=colour, pad=3)
+            unit = "" if units[place] == "1" else f", {units[place]}"
+            axes.set_title(_short(channels[place], 14) + unit, fontsize=7.5, color=colours[place], pad=2)
             axes.grid(visible=False)
             axes.locator_params(nbins=3)
-            axes.set_xlabel("birth" if units[place] == "1" else f"birth, {units[place]}")
-            if place == 0:
+            if place + _ACROSS >= len(images):
+                axes.set_xlabel("birth")
+            if place % _ACROSS == 0:
                 axes.set_ylabel("persistence")
 
-    return _svg(f"images {name}", (1.35 * len(images) + 0.5, 1.75), draw)
+    colours = _channel_colours(units)
+    return _svg(f"images {name}", (4.4, 1.15 * -(-len(images) // _ACROSS) + 0.45), draw)
 
 
 def training_curves(
@@ -216,7 +224,7 @@ def training_curves(
         accuracy.xaxis.get_major_locator().set_params(integer=True)
         figure.align_ylabels()
 
-    return _svg(f"curves {model}", (3.3, 2.3), draw)
+    return _svg(f"curves {model}", (2.75, 2.4), draw)
 
 
 def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> str:
@@ -231,21 +239,20 @@ def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> st
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         left = 10.0 ** np.floor(np.log10(min(row[2] for row in rows)) - 0.15)
-        for line, (_, colour, p50, p95) in enumerate(rows):
-            axes.barh(line, p50 - left, left=left, height=0.46, color=colour, alpha=0.9, linewidth=0)
+        for line, (label, colour, p50, p95) in enumerate(rows):
+            axes.barh(line, p50 - left, left=left, height=0.34, color=colour, linewidth=0)
             axes.plot([p50, p95], [line, line], color=INK, linewidth=0.9)
-            axes.plot([p95, p95], [line - 0.15, line + 0.15], color=INK, linewidth=0.9)
+            axes.plot([p95, p95], [line - 0.12, line + 0.12], color=INK, linewidth=0.9)
+            axes.annotate(_short(label, 48), (left, line - 0.24), color=INK)
         axes.set_xscale("log")
         axes.set_xlim(left, 1.6 * max(row[3] for row in rows))
         axes.xaxis.set_major_formatter(lambda value, _: _tick_ms(value))
         axes.minorticks_off()
-        axes.set_yticks(range(len(rows)), [_short(label, 40) for label, *_ in rows])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
+        axes.set_yticks([])
+        axes.set_ylim(len(rows) - 0.7, -0.75)
         axes.set_xlabel("time for one window (logarithmic)")
 
-    return _svg(f"latency {name}", (5.4, 0.34 * len(rows) + 0.65), draw)
+    return _svg(f"latency {name}", (5.0, 0.44 * len(rows) + 0.5), draw)
 
 
 def _svg(name: str, inches: tuple[float, float], draw: Any) -> str:
@@ -286,14 +293,24 @@ def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return offsets
 
 
-def _name_lines(axes: Any, names: Sequence[str]) -> None:
+def _channel_colours(units: Sequence[str]) -> list[str]:
+    """Return the colour of each channel: counted anew for each unit, as each unit has its own panel."""
+    seen: dict[str, int] = {}
+    colours = []
+    for unit in units:
+        colours.append(CHANNEL_COLOURS[seen.get(unit, 0) % len(CHANNEL_COLOURS)])
+        seen[unit] = seen.get(unit, 0) + 1
+    return colours
+
+
+def _name_lines(axes: Any, names: Sequence[tuple[str, str]]) -> None:
     """Write the channel names above a panel, each in the colour of its line."""
-    for place, label in enumerate(names[:6]):
+    for place, (label, colour) in enumerate(names[:6]):
         axes.annotate(
             _short(label, 14),
             (place / max(3, min(6, len(names))), 1.02),
             xycoords="axes fraction",
-            color=CHANNEL_COLOURS[place % len(CHANNEL_COLOURS)],
+            color=colour,
             fontsize=7.5,
             annotation_clip=False,
         )

@@ -87,10 +87,10 @@ def _on_gain(gain: dict[str, Any]) -> str:
 
 
 def _on_int8(cost: Int8Cost) -> str:
-    by = f"{numbers.points(cost.lost)} points{_between(cost.ci95)}"
+    by = f"{numbers.points(cost.lost, sign=False)} points{_between(cost.ci95)}"
     if cost.verdict == "within noise":
-        return f"What int8 costs cannot be told from zero: {by} lost."
-    return f"Going to int8 loses {by}."
+        return f"What int8 costs cannot be told from zero: {by}."
+    return f"Going to int8 costs {by}."
 
 
 def int8_cost(inputs: Inputs) -> Int8Cost | None:
@@ -110,12 +110,12 @@ def int8_cost(inputs: Inputs) -> Int8Cost | None:
 
 
 def _accuracy_tile(evaluation: dict[str, Any] | None) -> Tile:
-    label = "Accuracy, distilled student"
+    label = "Accuracy"
     if not evaluation or DISTILLED_STUDENT not in evaluation["models"]:
         return _absent(label, "topokd-edge evaluate")
     entry = evaluation["models"][DISTILLED_STUDENT]
     scores = list(subjects_of(evaluation, DISTILLED_STUDENT).values())
-    detail = "mean over held-out subjects"
+    detail = "distilled student, mean over held-out subjects"
     if entry.get("std_subjects") is not None:
         detail += f" ± {numbers.points(entry['std_subjects'], sign=False)} points between them"
     if scores:
@@ -141,7 +141,9 @@ def _int8_tile(inputs: Inputs) -> Tile:
         return _absent(label, "topokd-edge export --int8, then evaluate or bench")
     between = f"95 % interval {numbers.interval(cost.ci95)}; " if cost.ci95 else ""
     detail = f"{between}{cost.verdict}; {cost.where}"
-    return Tile(label, f"{numbers.points(cost.lost)} points", detail, TONES.get(cost.verdict, "neutral"))
+    return Tile(
+        label, f"{numbers.points(cost.lost, sign=False)} points", detail, TONES.get(cost.verdict, "neutral")
+    )
 
 
 def _latency_tile(bench: dict[str, Any] | None) -> Tile:
@@ -153,7 +155,7 @@ def _latency_tile(bench: dict[str, Any] | None) -> Tile:
     return Tile(
         label,
         numbers.duration_ms(student["latency_ms"]["p50"]),
-        f"{device.short_name(student['pipeline'])}, median on {student['target']}; the TDA pipeline takes "
+        f"{device.spoken(student['pipeline'])}, median on {student['target']}; the TDA pipeline takes "
         f"{numbers.ratio(found['times'])} times as long ({found['tda']['runtime']})",
         "neutral",
     )
