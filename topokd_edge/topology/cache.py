@@ -53,8 +53,8 @@ def cached_images(
     Returns
     -------
     ndarray
-        Memory-mapped, read-only, shape (windows, channels, rows, columns). float16 for images that are
-        divided by their maximum (rounded by at most 2**-12 there, below what int8 or training sees), else
+        Memory-mapped, read-only, shape (windows, channels, rows, columns). Images that are divided by their
+        maximum are float16, rounded to nearest (by at most 2**-12; values below 2**-14 are 0); others are
         float32.
 
     Raises
@@ -133,11 +133,20 @@ def write_images(
             x = np.asarray(windows.x[some])
             refuse_non_finite(x, names=[_name(windows, window) for window in some])
             images, degenerate[start : start + block] = persistence_images(x, params, backend=backend)
-            target[start : start + block] = images
+            target[start : start + block] = _as_half(images) if target.dtype == np.float16 else images
             progress(TASK, start + len(some), len(index))
         target.flush()
         del target
     return degenerate
+
+
+def _as_half(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Return images of maximum 1 as float16, values below 2**-14 as 0."""
+    from topokd_edge.topology import _kernels
+
+    half = np.empty(images.shape, dtype=np.float16)
+    _kernels.to_half(images.ravel().view(np.uint32), half.ravel().view(np.uint16))
+    return half
 
 
 def _name(windows: WindowSet, window: int) -> str:

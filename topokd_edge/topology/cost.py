@@ -25,8 +25,8 @@ def predict_cost(
 ) -> Cost:
     """Predict what the images of `x` cost, from the time of a few windows spread over the set.
 
-    The number of pairs, and so the time, varies between windows: expect the right order, not the right second.
-    The size is exact.
+    The number of pairs, and so the time, varies between windows: expect the right order of magnitude, not
+    the right second. The size is exact.
 
     Parameters
     ----------
