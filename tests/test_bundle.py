@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from topokd_edge.bundle import (
     quantise_input,
     write_sums,
 )
+from topokd_edge.cli import main
 from topokd_edge.errors import BadInputError, CheckFailedError, UsageError
 from topokd_edge.run import INT8_STUDENT, Run
 
@@ -272,3 +276,43 @@ def test_damaged_sums_are_refused(copy: Path) -> None:
         (copy / SUMS).write_text(text)
         with pytest.raises(CheckFailedError, match="damaged"):
             Bundle.open(copy).check_hashes()
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["topokd-edge", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def test_export_and_verify_as_commands(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "bundle")
+    assert _main(monkeypatch, "export", str(run.folder), "--out", out, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {item["precision"] for item in answer["files"]} == {"float32", "int8"}
+    for item in answer["files"]:
+        content = (tmp_path / "bundle" / item["path"]).read_bytes()
+        assert (item["bytes"], item["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert all(entry["ok"] for entry in answer["checks"])
+    assert _main(monkeypatch, "export", str(run.folder), "--out", out) == 3
+    assert "--overwrite" in capsys.readouterr().err
+    assert _main(monkeypatch, "verify", out) == 0
+    assert "hashes of all files" in capsys.readouterr().out
+    with (tmp_path / "bundle" / "student_float32.onnx").open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"\x00\x01")
+    assert _main(monkeypatch, "verify", out, "--json") == 1
+    answered = capsys.readouterr()
+    assert json.loads(answered.out)["ok"] is False
+    assert "student_float32.onnx" in answered.err
+    assert _main(monkeypatch, "export", str(run.folder), "--out", f"{out}2", "--fold", "4") == 3
+    assert "finished: fold 1 seed 0" in capsys.readouterr().err
+
+
+def test_a_device_needs_numpy_only() -> None:
+    code = "import sys, topokd_edge.bundle; print(*{name.partition('.')[0] for name in sys.modules})"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "onnx", "onnxruntime", "ai_edge_litert", "typer", "rich", "topokd_export"}
+    assert not heavy & set(child.stdout.split())

@@ -9,7 +9,7 @@ import numpy as np
 from topokd_export.deploy import Array, DeployGraph
 
 VECTORS = 16
-_CANDIDATES = 256
+_CANDIDATES = 128
 
 
 def self_test_vectors(graph: DeployGraph, *, seed: int = 0) -> tuple[Array, Array]:
