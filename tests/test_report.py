@@ -304,9 +304,7 @@ def test_hostile_names_stay_text(html, page):
 
 def test_tables_have_captions_and_figures_have_names(html):
     assert html.count("<table") == html.count("<caption")
-    assert html.count("<figure") == html.count("aria-label", html.index("<body>")) - len(
-        re.findall(r"<(?:ul|nav|div)[^>]*aria-label", html)
-    )
+    assert html.count("<figure") == len(re.findall(r'<figure role="group" aria-label="[^"]{20,}"', html))
 
 
 def test_every_figure_of_the_evaluation_is_shown(run, page):
@@ -327,7 +325,8 @@ def test_every_figure_of_the_evaluation_is_shown(run, page):
         assert all(percent(value) in page.text for value in row["models"].values())
     for entry in evaluation["comparisons"]:
         low, high = (f"{100 * bound:+.1f}".replace("-", "\u2212") for bound in entry["ci95"])
-        assert f"{low} to {high}" in page.text or "+0.0" in f"{low} {high}" or "\u22120.0" in f"{low} {high}"
+        shown = f"{low} to {high}".replace("+0.0", "0.0").replace("\u22120.0", "0.0")
+        assert shown in page.text
         assert entry["verdict"] in page.text
         assert entry["test"] in page.text
     for model in (DISTILLED_STUDENT, INT8_STUDENT):
@@ -335,7 +334,7 @@ def test_every_figure_of_the_evaluation_is_shown(run, page):
             assert all(str(count) in page.text for count in counts)
 
 
-def test_within_noise_is_never_coloured_as_good(run, html):
+def test_within_noise_is_never_coloured_as_good(html):
     badges = re.findall(r'class="badge (\w+)">([^<]+)<', html)
     verdicts = {"better": "good", "worse": "bad", "within noise": "neutral", "yes": "good", "no": "bad"}
     assert badges
@@ -350,7 +349,7 @@ def test_tda_and_student_side_by_side(page):
 
 
 def test_data_and_what_was_dropped(page):
-    for shown in ("waves.npz", "CC0-1.0", "30 windows" * 0 + "rope jumping (12 windows)", "76.8 %", "12.5 %"):
+    for shown in ("waves.npz", "CC0-1.0", "rope jumping (12 windows)", "76.8 %", "12.5 %"):
         assert shown in page.text
 
 

@@ -74,7 +74,6 @@ def collect(inputs: Inputs) -> dict[str, Any]:
         "note": str(inputs.recipe.get("note", "")),
         "version": __version__,
         "run": folder.name,
-        "examples": _examples(inputs, windows, missing),
         "evaluation": None,
         "bench": None,
         "export": None,
@@ -88,6 +87,7 @@ def collect(inputs: Inputs) -> dict[str, Any]:
     with reading("the answer of export"):
         if inputs.export is not None:
             page["export"] = device.export_section(inputs.export)
+    page["examples"] = _examples(inputs, windows, missing)
     with reading(folder):
         page |= {
             "sentences": verdict.sentences(inputs),
