@@ -47,10 +47,10 @@ class Topology(_Part):
     """Persistence images; see `topokd_edge.topology.image`."""
 
     size: tuple[Count, Count] = (64, 64)
-    sigma: Positive = 0.02
+    sigma: Positive = 0.015
     """Standard deviation of the Gaussian, as a fraction of each axis."""
     min_life: NotNegative = 0.01
-    """Pairs that live shorter are noise and dropped; in units of a channel's standard deviation."""
+    """Pairs that live shorter than this fraction of the persistence range are noise and dropped."""
     normalise: Literal["max", "none"] = "max"
     essential: Literal["drop", "cap", "keep"] = "drop"
 
@@ -141,7 +141,7 @@ def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     Raises
     ------
     UsageError
-        When there is no such recipe, or it has a misspelt key or a value out of range; every problem is named.
+        When there is no such recipe, or it has misspelt keys or values out of range; all are named.
     """
     path = Path(name)
     if name in builtin_recipes():

@@ -1,0 +1,132 @@
+"""What is fitted on the fit subjects and frozen: signal scaling, image ranges, image scaling."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from topokd_edge.bundle import Normalisation
+from topokd_edge.data.split import Fold
+from topokd_edge.data.windowset import WindowSet
+from topokd_edge.distill.recipe import Topology
+from topokd_edge.errors import BadInputError
+from topokd_edge.progress import Progress
+from topokd_edge.topology.cache import cached_images
+from topokd_edge.topology.params import fit_params
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """Both views of every window, on the training device, in the same order.
+
+    `signals` float32 (windows, channels, length); `images` float16 (windows, channels, rows, columns),
+    both standardised per channel; `y` int64.
+    """
+
+    signals: Tensor
+    images: Tensor
+    y: Tensor
+
+
+def fit_and_apply(
+    windows: WindowSet,
+    fold: Fold,
+    topology: Topology,
+    cache: Path,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Modalities, dict[str, Any]]:
+    """Fit the scaling on the fold's fit subjects, and apply it to every window.
+
+    Images are made of the raw signal: their ranges are fitted per channel, so scaling it first would not
+    change them.
+
+    Parameters
+    ----------
+    windows
+        The set.
+    fold
+        Names the fit subjects; nothing else is looked at for the fit.
+    topology
+        Image settings of the recipe.
+    cache
+        Folder for persistence images.
+    device, progress
+        Where the tensors go; where to tell.
+
+    Returns
+    -------
+    Modalities
+        The scaled views.
+    dict
+        `preprocessing.json` of the run, see `FoldRun.preprocessing`.
+
+    Raises
+    ------
+    BadInputError
+        When a channel does not vary over the fit subjects.
+    """
+    fit = windows.of_subjects(fold.fit)
+    signal = _moments(windows.x, fit)
+    flat = [
+        windows.channels[index]
+        for index, (mean, std) in enumerate(zip(signal.mean, signal.std, strict=True))
+        if std <= 1e-6 * max(1.0, abs(mean))
+    ]
+    if flat:
+        raise BadInputError(
+            f"channel {', '.join(flat)} does not vary over the fit subjects {', '.join(fold.fit)}",
+            hint="import again with --channels and leave it out",
+        )
+    signals = signal.apply(np.asarray(windows.x))
+    params = fit_params(windows.x[fit], **topology.model_dump())
+    images = cached_images(windows, params, cache, progress=progress)
+    image = _moments(images, fit, empty=1.0)
+    scaled = _standardised(images, image)
+    made = {"signal": asdict(signal), "topology": params.to_dict(), "image": asdict(image)}
+    return (
+        Modalities(
+            torch.from_numpy(signals).to(device),
+            scaled.to(device),
+            torch.from_numpy(np.ascontiguousarray(windows.y)).to(device),
+        ),
+        made,
+    )
+
+
+def _moments(x: npt.NDArray[Any], rows: npt.NDArray[np.int64], empty: float = 0.0) -> Normalisation:
+    """Return mean and standard deviation per channel over `rows`, read block by block in float64.
+
+    A channel that does not vary gets the standard deviation `empty`.
+    """
+    axes = (0, *range(2, x.ndim))
+    total = np.zeros(x.shape[1])
+    squares = np.zeros(x.shape[1])
+    per_row = int(np.prod(x.shape[2:]))
+    for start in range(0, len(rows), _BLOCK):
+        block = np.asarray(x[rows[start : start + _BLOCK]], dtype=np.float64)
+        total += block.sum(axes)
+        squares += (block**2).sum(axes)
+    count = len(rows) * per_row
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return Normalisation(tuple(mean.tolist()), tuple(np.where(std > 0, std, empty).tolist()))
+
+
+def _standardised(images: npt.NDArray[Any], scale: Normalisation) -> Tensor:
+    """Return the images standardised per channel, as float16."""
+    mean = np.asarray(scale.mean, np.float32).reshape(1, -1, 1, 1)
+    std = np.asarray(scale.std, np.float32).reshape(1, -1, 1, 1)
+    out = torch.empty(images.shape, dtype=torch.float16)
+    for start in range(0, len(images), _BLOCK):
+        block = np.asarray(images[start : start + _BLOCK], dtype=np.float32)
+        out[start : start + _BLOCK] = torch.from_numpy((block - mean) / std)
+    return out

@@ -1,0 +1,253 @@
+"""One training loop for teachers and students: seeded, resumable to the same result."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from topokd_edge.distill.checkpoint import (
+    META,
+    load_model,
+    load_tensors,
+    pack_state,
+    save_model,
+    unpack_state,
+)
+from topokd_edge.distill.recipe import Training
+from topokd_edge.errors import BadInputError, TopokdError
+from topokd_edge.files import write_bytes, write_text
+from topokd_edge.models.wrn import WideResNet
+from topokd_edge.progress import Progress, silent
+
+STATE = "training.safetensors"
+METRICS = "metrics.jsonl"
+
+
+class Task(Protocol):
+    """What is trained: a network, its input, and the losses of a batch."""
+
+    @property
+    def model(self) -> WideResNet:
+        """The network."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """The network's own input for every window of the set, shape (windows, channels, ...)."""
+
+    @property
+    def y(self) -> Tensor:
+        """Class of every window, int64."""
+
+    def losses(self, batch: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return named losses of the windows `batch` (indices); `loss` is the one to minimise."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Windows to learn from and windows that choose the epoch, as indices into the set."""
+
+    fit: Tensor
+    validation: Tensor
+
+
+def train(
+    task: Task,
+    subset: Subset,
+    training: Training,
+    *,
+    seed: int,
+    folder: Path,
+    meta: dict[str, Any],
+    progress: Progress = silent,
+    name: str = "training",
+) -> WideResNet:
+    """Train, keep the epoch with the best validation accuracy, and write the model to `folder`.
+
+    A finished model is loaded instead. An interrupted training continues after its last whole epoch and
+    ends in the same weights as one that was never interrupted.
+
+    Parameters
+    ----------
+    task
+        Network, data and losses.
+    subset
+        Window indices of the fit and validation subjects.
+    training
+        Epochs, batch size, learning rate and the rest.
+    seed
+        Orders batches and draws mixup, together with the epoch.
+    folder
+        Where `metrics.jsonl`, the state of an unfinished training and the checkpoint are written.
+    meta
+        Facts to keep in the checkpoint's description.
+    progress, name
+        Where to tell about it, and under which name.
+
+    Returns
+    -------
+    WideResNet
+        The network of the best epoch, in evaluation mode, on the device of the data.
+
+    Raises
+    ------
+    TopokdError
+        When the loss is not finite; the epoch and the windows of the batch are named.
+    """
+    device = task.inputs.device
+    if (folder / META).is_file():
+        model, _ = load_model(folder)
+        return model.to(device)
+    optimiser = torch.optim.SGD(
+        task.model.parameters(), lr=training.learning_rate, momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )  # fmt: skip
+    state = _resume(folder, task.model, optimiser, seed) or _State()
+    steps = steps_per_epoch(len(subset.fit), training.batch_size)
+    for epoch in range(state.epochs_done, training.epochs):
+        progress(name, epoch, training.epochs, state.note())
+        began = time.perf_counter()
+        rng = np.random.default_rng([seed, epoch])
+        means = _epoch(task, subset.fit, training, optimiser, epoch, steps, rng)
+        accuracy = _accuracy(task, subset.validation)
+        if accuracy > state.best_accuracy:
+            state.best_accuracy, state.best_epoch = accuracy, epoch
+            state.best = {key: value.detach().clone() for key, value in task.model.state_dict().items()}
+        state.rows.append(
+            {
+                "epoch": epoch,
+                **{f"train_{key}": value for key, value in means.items()},
+                "validation_accuracy": accuracy,
+                "lr": optimiser.param_groups[0]["lr"],
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+        )
+        state.epochs_done = epoch + 1
+        state.save(folder, task.model, optimiser, seed)
+    progress(name, training.epochs, training.epochs, state.note())
+    task.model.load_state_dict(state.best)
+    task.model.eval()
+    chosen = {
+        "epoch": state.best_epoch,
+        "validation_accuracy": state.best_accuracy,
+        "epochs": training.epochs,
+    }
+    save_model(folder, task.model, {**meta, "seed": seed, **chosen})
+    (folder / STATE).unlink(missing_ok=True)
+    return task.model
+
+
+def learning_rate(training: Training, progress: float) -> float:
+    """Return the learning rate at a share `progress` (0 to 1) of the training.
+
+    `one-cycle` rises linearly over the first 30 % and falls as a half cosine to zero (Smith and Topin,
+    arXiv 1708.07120). `steps` is the published schedule: 1, 0.2, 0.02, 0.002 times
+    the rate from epoch 0, E/18, E/3, 2E/3 on.
+    """
+    if training.schedule == "steps":
+        factors = ((2 / 3, 0.002), (1 / 3, 0.02), (1 / 18, 0.2), (0.0, 1.0))
+        factor = next(value for border, value in factors if progress >= border)
+    elif progress < 0.3:
+        factor = max(progress / 0.3, 0.04)
+    else:
+        factor = 0.5 * (1 + math.cos(math.pi * (progress - 0.3) / 0.7))
+    return training.learning_rate * factor
+
+
+def steps_per_epoch(windows: int, batch_size: int) -> int:
+    """Return the number of batches; a last batch of a single window is left out (BatchNorm needs two)."""
+    return windows // batch_size + (windows % batch_size > 1)
+
+
+@torch.no_grad()
+def predict(model: WideResNet, inputs: Tensor, windows: Tensor, batch_size: int = 256) -> Tensor:
+    """Return logits, shape (len(windows), classes), of the network in evaluation mode."""
+    model.eval()
+    return torch.cat([model(inputs[part].float()) for part in torch.split(windows, batch_size)]).float()
+
+
+def _epoch(
+    task: Task,
+    fit: Tensor,
+    training: Training,
+    optimiser: torch.optim.Optimizer,
+    epoch: int,
+    steps: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Run one epoch; return the mean of every named loss."""
+    task.model.train()
+    order = fit[torch.from_numpy(rng.permutation(len(fit))).to(fit.device)]
+    sums: dict[str, Tensor] = {}
+    for step in range(steps):
+        batch = order[step * training.batch_size : (step + 1) * training.batch_size]
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(training, (epoch + step / steps) / training.epochs)
+        losses = task.losses(batch, rng)
+        if not torch.isfinite(losses["loss"]):
+            _refuse_loss(losses, epoch, step, batch)
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        for key, value in losses.items():
+            sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach()
+    return {key: value.item() / steps for key, value in sums.items()}
+
+
+def _refuse_loss(losses: dict[str, Tensor], epoch: int, step: int, batch: Tensor) -> None:
+    shown = ", ".join(f"{key} = {value.item():g}" for key, value in losses.items())
+    raise TopokdError(
+        f"the loss is not finite in epoch {epoch}, step {step}: {shown}; windows {batch.tolist()}",
+        hint="lower learning_rate or raise the temperature in the recipe, and look at these windows",
+    )
+
+
+def _accuracy(task: Task, windows: Tensor) -> float:
+    logits = predict(task.model, task.inputs, windows)
+    return (logits.argmax(1) == task.y[windows]).float().mean().item()
+
+
+@dataclass
+class _State:
+    """Where a training stands after a whole epoch."""
+
+    epochs_done: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = -1
+    best: dict[str, Tensor] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self) -> str:
+        """Say the best validation accuracy so far."""
+        return f"best validation accuracy {self.best_accuracy:.3f}" if self.rows else ""
+
+    def save(self, folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, seed: int) -> None:
+        """Write everything needed to go on, as one file, and the metrics beside it."""
+        document = {"seed": seed, "rows": self.rows}
+        tensors = pack_state(model, self.best, optimiser)
+        write_bytes(
+            folder / STATE, safetensors.torch.save(tensors, metadata={"training": json.dumps(document)})
+        )
+        write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, seed: int) -> _State | None:
+    """Load the state of an interrupted training into model and optimiser, or return None."""
+    if not (folder / STATE).is_file():
+        return None
+    tensors, metadata = load_tensors(folder / STATE)
+    document = json.loads(metadata.get("training", "{}"))
+    if document.get("seed") != seed:
+        raise BadInputError(f"{folder / STATE}: state of another training", hint="delete it and train again")
+    rows = document["rows"]
+    best_epoch = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
+    best = unpack_state(tensors, model, optimiser)
+    return _State(len(rows), rows[best_epoch]["validation_accuracy"], best_epoch, best, rows)
