@@ -21,7 +21,10 @@ from topokd_bench.timing import measure
 from topokd_bench.windows import HeldOut, timing_windows
 from topokd_export.export import export_student
 
+from topokd_edge.cli._bench_int8 import int8_cost
+from topokd_edge.cli.bench import bench
 from topokd_edge.distill.checkpoint import save_model
+from topokd_edge.errors import DeviceError
 from topokd_edge.files import write_json
 from topokd_edge.models.wrn import WRNSpec
 from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER
@@ -126,6 +129,29 @@ def test_timing_uses_few_windows_spread_over_all(tmp_path):
     few = timing_windows(tmp_path / "w.npz").ravel()
     assert len(few) == 64 and few[0] == 0 and few[-1] > 950 and (np.diff(few) > 10).all()
     assert len(HeldOut.open(tmp_path / "w.npz").x) == 1000
+
+
+def measured(pipeline, runtime, correct):
+    result = BenchResult("local", "measured", pipeline, runtime)
+    return local.Measured(result, dict(enumerate(correct)))
+
+
+def test_what_int8_costs_is_paired_and_through_the_same_runtime():
+    subject = np.repeat(["a", "b", "c", "d"], 25)
+    wide = np.ones(100, dtype=bool)
+    narrow = np.arange(100) % 25 >= 2
+    results = [
+        measured("student.float32", "onnxruntime", ~wide),
+        measured("student.float32", "litert", wide),
+        measured("student.int8", "litert", narrow),
+    ]
+    cost = int8_cost(results, subject)
+    assert (cost.over, cost.windows, cost.subjects) == ("subjects", 100, 4)
+    assert cost.cost == pytest.approx(0.08) and cost.ci95 == pytest.approx((0.08, 0.08))
+    one = int8_cost(results, np.repeat("a", 100))
+    assert one.over == "windows" and one.ci95[0] < 0.08 < one.ci95[1]
+    assert "8.00 points" in one.sentence() and "1 subject)" in one.sentence()
+    assert int8_cost(results[:2], subject) is None
 
 
 # --- the worker
@@ -326,3 +352,11 @@ def test_a_target_that_does_not_exist_yet_is_a_usage_error(exported):
     folder, _ = exported
     child = topokd("bench", "bundle", "--on", "mcu:cortex-m4", cwd=folder)
     assert child.returncode == 2 and "local" in child.stderr
+
+
+def test_when_nothing_could_be_measured_the_device_did_not_answer(exported, monkeypatch, capsys):
+    folder, _ = exported
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(DeviceError, match=r"student\.int8 on litert: the worker ended with status 1"):
+        bench(folder / "bundle", seconds=0.05)
+    assert "failed" in capsys.readouterr().out

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _CPU = Path("/sys/devices/system/cpu")
+_INT8_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8"})
+"""Instructions, as /proc/cpuinfo spells them, without which int8 is often no faster than float32."""
 _BUSY_LOAD = 0.5
 """Share of the cores already busy before a run above which its figures are marked as disturbed."""
 _OWN_CORE = 0.95
@@ -16,9 +18,13 @@ _OWN_CORE = 0.95
 
 
 def describe() -> dict[str, Any]:
-    """Return the CPU, cores, clock governor, memory and operating system; what cannot be read is None."""
+    """Return the CPU, cores, clock governor, memory and operating system; what cannot be read is None.
+
+    `int8_dot_products` lists the CPU's own instructions for int8 arithmetic.
+    """
     return {
         "cpu": _cpu_name(),
+        "int8_dot_products": sorted(_INT8_DOT_PRODUCTS & set(_cpu_info("flags", "Features").split())),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -69,11 +75,17 @@ def peak_memory_bytes() -> int:
 
 
 def _cpu_name() -> str:
-    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
     board = (_text(Path("/proc/device-tree/model")) or "").strip("\0 ")
-    return board or platform.processor() or platform.machine()
+    return _cpu_info("model name") or board or platform.processor() or platform.machine()
+
+
+def _cpu_info(*keys: str) -> str:
+    """Return the first value in /proc/cpuinfo that has one of `keys`; empty when there is none."""
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in keys:
+            return value.strip()
+    return ""
 
 
 def _memory_bytes() -> int | None:

@@ -16,18 +16,8 @@ if TYPE_CHECKING:
 
     from topokd_edge.bundle import Bundle
 
-_COLUMNS = [
-    "pipeline",
-    "runtime",
-    "p50 ms",
-    "p95",
-    "p99",
-    "cold ms",
-    "model kB",
-    "peak MB",
-    "accuracy",
-    "ratio",
-]
+_COSTS = ["pipeline", "runtime", "p50 ms", "p95 ms", "p99 ms", "cold ms", "model kB", "peak MB", "ratio"]
+_ACCURACIES = ["pipeline", "runtime", "accuracy", "95 % interval", "over", "windows"]
 _YARDSTICK = "student.int8"
 
 
@@ -95,8 +85,12 @@ def bench(
     if as_json:
         console.answer_json(document)
     else:
-        console.table(f"{bundle} on {on}, {threads} thread(s)", _COLUMNS, _rows(measured))
-        typer.echo("no accuracy: int8 is not compared" if cost is None else cost.sentence())
+        console.table(f"{bundle} on {on}, {threads} thread(s)", _COSTS, _costs(measured))
+        if plan.subjects:
+            subjects = ", ".join(plan.subjects)
+            console.table(f"held-out subjects {subjects}", _ACCURACIES, _accuracies(measured))
+        if cost is not None:
+            typer.echo(cost.sentence())
     for remark in document["notes"]:
         console.note(f"note: {remark}")
     if all(item.result.error for item in measured):
@@ -121,48 +115,74 @@ def _verify(bundle: Bundle) -> list[str]:
     return []
 
 
-def _rows(measured: list[Measured]) -> list[list[str]]:
+def _costs(measured: list[Measured]) -> list[list[str]]:
+    """Return time and memory; `ratio` is p50 against that of the quickest int8 student."""
     speeds = [
         item.result.latency_ms["p50"]
         for item in measured
         if item.result.pipeline == _YARDSTICK and item.result.latency_ms is not None
     ]
-    return [_row(item, min(speeds) if speeds else None) for item in measured]
+    rows = []
+    for result in (item.result for item in measured):
+        latency = result.latency_ms
+        if latency is None:
+            rows.append([result.pipeline, result.runtime, "failed", *["-"] * (len(_COSTS) - 3)])
+            continue
+        rows.append(
+            [
+                result.pipeline,
+                result.runtime,
+                *(f"{latency[name]:.3f}" for name in ("p50", "p95", "p99")),
+                f"{latency['cold']:.0f}",
+                "-" if result.model_bytes is None else f"{result.model_bytes / 1e3:.1f}",
+                "-" if result.ram_bytes is None else f"{result.ram_bytes / 1e6:.0f}",
+                f"{latency['p50'] / min(speeds):.1f}x" if speeds else "-",
+            ]
+        )
+    return rows
 
 
-def _row(item: Measured, yardstick: float | None) -> list[str]:
-    result, latency = item.result, item.result.latency_ms
-    if latency is None:
-        return [result.pipeline, result.runtime, "failed", *["-"] * (len(_COLUMNS) - 3)]
-    accuracy = "-"
-    if result.accuracy is not None and result.accuracy_ci95 is not None:
-        low, high = result.accuracy_ci95
-        accuracy = f"{result.accuracy:.3f} ({low:.3f}-{high:.3f}, n={result.windows})"
-    return [
-        result.pipeline,
-        result.runtime,
-        *(f"{latency[name]:.3f}" for name in ("p50", "p95", "p99")),
-        f"{latency['cold']:.0f}",
-        "-" if result.model_bytes is None else f"{result.model_bytes / 1e3:.1f}",
-        "-" if result.ram_bytes is None else f"{result.ram_bytes / 1e6:.0f}",
-        accuracy,
-        "-" if yardstick is None else f"{latency['p50'] / yardstick:.1f}x",
-    ]
+def _accuracies(measured: list[Measured]) -> list[list[str]]:
+    rows = []
+    for result in (item.result for item in measured):
+        if result.accuracy is not None and result.accuracy_ci95 is not None:
+            low, high = result.accuracy_ci95
+            interval = [f"{low:.3f} to {high:.3f}", result.accuracy_basis, str(result.windows)]
+            rows.append([result.pipeline, result.runtime, f"{result.accuracy:.3f}", *interval])
+    return rows
 
 
 def _remarks(measured: list[Measured]) -> list[str]:
     """Return what went wrong, and which runs were disturbed."""
-    remarks = []
-    for item in measured:
-        result = item.result
+    remarks, disturbed = [], []
+    for result in (item.result for item in measured):
         name = f"{result.pipeline} on {result.runtime}"
         if result.error:
             remarks.append(f"{name} failed: {result.error}")
         elif result.device.get("busy"):
-            remarks.append(
-                f"{name}: the machine was busy with something else, "
-                f"this had {result.device['cpu_share']:.2f} cores: take p50 and min, not p99"
-            )
+            disturbed.append(name)
         if result.throttled:
             remarks.append(f"{name}: the CPU throttled while it was timed")
+    if disturbed:
+        which = "every pipeline" if len(disturbed) == len(measured) else ", ".join(disturbed)
+        remarks.append(
+            f"the machine was busy with something else during {which}: "
+            "these latencies are too high; measure again on an idle machine"
+        )
+    if _int8_is_slower(measured):
+        remarks.append(
+            "int8 is slower than float32 here, on a CPU without int8 dot product instructions; "
+            "it says nothing of a device that has them, or that has no fast float32"
+        )
     return remarks
+
+
+def _int8_is_slower(measured: list[Measured]) -> bool:
+    """Tell whether the same TFLite runtime is slower with int8 on a CPU without int8 dot products."""
+    speeds = {
+        item.result.pipeline: item.result.latency_ms["p50"]
+        for item in measured
+        if item.result.latency_ms is not None and item.result.runtime != "onnxruntime"
+    }
+    plain = not any(item.result.device.get("int8_dot_products") for item in measured)
+    return plain and speeds.get(_YARDSTICK, 0.0) > speeds.get("student.float32", float("inf"))
