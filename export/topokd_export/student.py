@@ -118,6 +118,12 @@ def int8_predictions(run: Run, fold: int, seed: int, progress: Progress = silent
     return predictions
 
 
+def predict_int8_once(run: Run, fold: int, seed: int, progress: Progress = silent) -> None:
+    """Make the int8 student's held-out predictions unless they are there."""
+    if not run.fold_run(fold, seed).predictions_path(INT8_STUDENT).is_file():
+        int8_predictions(run, fold, seed, progress)
+
+
 def _fold_entry(run: Run, fold: int) -> dict[str, Any]:
     for entry in run.folds:
         if entry["fold"] == fold:

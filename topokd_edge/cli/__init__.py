@@ -15,6 +15,7 @@ from topokd_edge.cli import evaluate as evaluate_verb
 from topokd_edge.cli import export as export_verb
 from topokd_edge.cli import report as report_verb
 from topokd_edge.cli import topology as topology_verbs
+from topokd_edge.cli import train as train_verb
 from topokd_edge.cli import verify as verify_verb
 from topokd_edge.errors import TopokdError
 
@@ -42,6 +43,7 @@ def _root() -> None:
 
 
 app.add_typer(data_verbs.app, name="data")
+app.command("train")(train_verb.train)
 app.command("evaluate")(evaluate_verb.evaluate)
 app.command("export")(export_verb.export)
 app.command("verify")(verify_verb.verify)

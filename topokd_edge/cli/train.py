@@ -1,0 +1,76 @@
+"""`topokd-edge train`: two teachers, then the student with and without them, per fold and seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topokd_edge.cli import console
+from topokd_edge.errors import UsageError
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="A window set, from: topokd-edge data import.")],
+    *,
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe that comes along, or a .toml file.")
+    ] = "default",
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<recipe>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    folds: Annotated[str, typer.Option(help="Only these folds, such as 1,3.")] = "",
+    seeds: Annotated[
+        int, typer.Option(help="Train each fold with this many seeds; 0 leaves the recipe's.")
+    ] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Train the teachers and the student on every fold.
+
+    Interrupt it at any time; --resume goes on to the same result.
+
+    Example: topokd-edge train --data windows/watch --recipe demo --set student.distilling.tau=0.5
+    """
+    only = _numbers(folds)
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    from topokd_export.student import predict_int8_once
+
+    from topokd_edge.distill.recipe import load_recipe
+    from topokd_edge.distill.run_training import continue_run, start_run, train_run
+
+    changes = [*(change or []), *([f"seeds={list(range(seeds))}"] if seeds > 0 else [])]
+    loaded = load_recipe(recipe, changes)
+    folder = out or Path("runs") / loaded.name
+    run = (
+        continue_run(folder, data, loaded) if resume else start_run(folder, data, loaded, overwrite=overwrite)
+    )
+    with console.progress() as progress:
+        train_run(
+            run,
+            loaded,
+            only_folds=only,
+            device=device,
+            progress=progress,
+            after_fold=lambda run, place: predict_int8_once(run, place.fold, place.seed, progress),
+        )
+    finished = [{"fold": place.fold, "seed": place.seed} for place in run.finished()]
+    if json:
+        console.answer_json({"run": str(folder), "recipe": loaded.name, "finished": finished})
+    else:
+        typer.echo(
+            f"{folder}: {len(finished)} of {len(run.folds) * len(loaded.seeds)} folds and seeds are finished"
+        )
+        typer.echo(f"next: topokd-edge evaluate {folder}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"--folds {text}: expected numbers, such as 1,3") from None
