@@ -10,6 +10,7 @@ import typer
 from topokd_edge.cli import bench as bench_verb
 from topokd_edge.cli import console
 from topokd_edge.cli import data as data_verbs
+from topokd_edge.cli import demo as demo_verb
 from topokd_edge.cli import doctor as doctor_verb
 from topokd_edge.cli import evaluate as evaluate_verb
 from topokd_edge.cli import export as export_verb
@@ -42,6 +43,7 @@ def _root() -> None:
     """From wearable recordings to a small int8 model on your device, and the truth about it."""
 
 
+app.command("demo")(demo_verb.demo)
 app.add_typer(data_verbs.app, name="data")
 app.command("train")(train_verb.train)
 app.command("evaluate")(evaluate_verb.evaluate)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from topokd_edge.progress import Progress
@@ -39,6 +39,11 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         shown.add_row(*row)
     width = None if sys.stdout.isatty() else 120
     Console(width=width, highlight=False, markup=False).print(shown)
+
+
+def redirected(active: bool) -> AbstractContextManager[Any]:
+    """Send standard output to standard error while `active`, so that one JSON document stays alone."""
+    return redirect_stdout(sys.stderr) if active else nullcontext()
 
 
 @contextmanager

@@ -24,6 +24,8 @@ def export(
 ) -> None:
     """Write the distilled student as ONNX and TFLite (float32 and int8), checked against the torch model.
 
+    The answer is also written to RUN/export.json, where the report finds it.
+
     Example: topokd-edge export runs/demo --out bundle
     """
     from topokd_export.export import export_student
@@ -42,6 +44,7 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
+    opened.write("export.json", answer)
     if json:
         console.answer_json(answer)
         return
