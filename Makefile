@@ -12,7 +12,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.12 (3.11 or newer), DEMO_ARGS=--resume or DEMO_ARGS=--overwrite"
+	@echo "PYTHON=python3.12 names an interpreter, 3.11 or newer; DEMO_ARGS=--resume or --overwrite goes to the demo."
+	@echo "On Linux PyPI's torch brings gigabytes of CUDA; the small CPU build:"
+	@echo "  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo"
 
 demo: $(VENV)/.installed-all ## The whole job on real recordings, in minutes; the report lies in runs/demo
 	$(BIN)/topokd-edge demo --out runs/demo $(DEMO_ARGS)
