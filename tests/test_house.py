@@ -149,9 +149,9 @@ class TestLightness:
         assert new - sys.stdlib_module_names == {"topokd_bench", "topokd_edge"}
 
     def test_help_of_every_verb_loads_nothing_heavy(self, helps: dict[str, tuple[str, list[str]]]) -> None:
-        assert {
-            verb: sorted((HEAVY - LOADED_BY_TYPER) & set(modules)) for verb, (_, modules) in helps.items()
-        } == {verb: [] for verb in helps}
+        heavy = {*HEAVY, "numpy"} - LOADED_BY_TYPER
+        found = {verb: sorted(heavy & set(modules)) for verb, (_, modules) in helps.items()}
+        assert found == {verb: [] for verb in helps}
 
     def test_every_verb_says_how_it_is_called(self, helps: dict[str, tuple[str, list[str]]]) -> None:
         assert {"", "demo", "data import", "train", "evaluate", "export", "verify", "bench"} <= set(helps)

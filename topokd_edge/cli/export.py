@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from topokd_edge.cli import console
 from topokd_edge.errors import BadInputError
-from topokd_edge.run import FoldRun, Run
+
+if TYPE_CHECKING:
+    from topokd_edge.run import FoldRun, Run
 
 
 def export(
@@ -29,6 +31,8 @@ def export(
     Example: topokd-edge export runs/demo --out bundle
     """
     from topokd_export.export import export_student
+
+    from topokd_edge.run import Run
 
     opened = Run.open(run)
     chosen = _choose(opened, fold, seed)
