@@ -66,9 +66,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file") from None
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise BadInputError(
-            f"{path}: damaged checkpoint ({error})", hint="delete it and train again"
-        ) from None
+        raise BadInputError(f"{path}: damaged ({error})", hint="delete it and resume the run") from None
 
 
 def pack_state(

@@ -40,9 +40,9 @@ class Mix:
 
     @staticmethod
     def pairs(first: Tensor, second: Tensor, keep: Tensor) -> Tensor:
-        """Interpolate row by row: keep * first + (1 - keep) * second."""
+        """Interpolate row by row: keep * first + (1 - keep) * second; keep = 1 gives `first` to the bit."""
         weight = keep.view(-1, *(1 for _ in first.shape[1:]))
-        return second + weight * (first - second)
+        return weight * first + (1 - weight) * second
 
 
 def draw_mix(batch: int, alpha: float, share: float, rng: np.random.Generator, device: torch.device) -> Mix:

@@ -79,7 +79,7 @@ def fit_and_apply(
     flat = [
         windows.channels[index]
         for index, (mean, std) in enumerate(zip(signal.mean, signal.std, strict=True))
-        if std <= 1e-6 * max(1.0, abs(mean))
+        if std <= 1e-6 * abs(mean)
     ]
     if flat:
         raise BadInputError(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from topokd_edge.errors import UsageError
 
@@ -16,6 +17,13 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=1024)]
+
+
+def _of_wide_resnet(depth: int) -> int:
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError("expected 6 N + 4, such as 16 or 28")
+    return depth
 
 
 class _Part(BaseModel):
@@ -38,7 +46,7 @@ class Training(_Part):
 class Network(_Part):
     """A WideResNet's shape; see `topokd_edge.models.wrn.WRNSpec`."""
 
-    depth: Count = 16
+    depth: Annotated[int, AfterValidator(_of_wide_resnet)] = 16
     width: Count = 1
     stem_stride: Literal[1, 2] = 1
 
@@ -46,10 +54,10 @@ class Network(_Part):
 class Topology(_Part):
     """Persistence images; see `topokd_edge.topology.image`."""
 
-    size: tuple[Count, Count] = (64, 64)
-    sigma: Positive = 0.015
+    size: tuple[Pixels, Pixels] = (64, 64)
+    sigma: Annotated[float, Field(gt=0, le=1)] = 0.015
     """Standard deviation of the Gaussian, as a fraction of each axis."""
-    min_life: NotNegative = 0.001
+    min_life: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """Pairs that live shorter than this fraction of the persistence range are noise and dropped.
 
     Published: 0.01 of a signal scaled to [0, 1]; that leaves a quarter of the images of still windows empty.
@@ -96,13 +104,23 @@ class Student(_Part):
 
     @model_validator(mode="after")
     def _candidates_are_valid(self) -> Student:
-        self.variants()
+        problems = []
+        for index, change in enumerate(self.candidates):
+            try:
+                self._with(change)
+            except ValidationError as error:
+                where = f"student.candidates.{index}."
+                problems += [line for item in error.errors() for line in _problems(item, Distilling, where)]
+        if problems:
+            raise PydanticCustomError("candidates", "candidates", {"problems": problems})
         return self
 
     def variants(self) -> list[Distilling]:
         """Return the settings to try: `distilling` with each candidate's changes, or itself alone."""
-        base = self.distilling.model_dump()
-        return [Distilling(**{**base, **change}) for change in self.candidates or ({},)]
+        return [self._with(change) for change in self.candidates or ({},)]
+
+    def _with(self, change: dict[str, Any]) -> Distilling:
+        return Distilling(**{**self.distilling.model_dump(), **change})
 
 
 class Split(_Part):
@@ -120,7 +138,7 @@ class Recipe(_Part):
     note: str = ""
     """Shown in the report; a demo says here what it leaves out."""
     protocol: Literal["nested-subject"] = "nested-subject"
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     split: Split
     topology: Topology = Topology()
     signal_teacher: Member
@@ -169,7 +187,7 @@ def parse_recipe(text: str, name: str, overrides: list[str] | tuple[str, ...] = 
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(item, document) for item in error.errors()]
+        problems = [line for item in error.errors() for line in _problems(item, Recipe)]
         raise UsageError(f"recipe {name}: {len(problems)} problem(s)", problems=problems) from None
 
 
@@ -189,18 +207,19 @@ def _apply(document: dict[str, Any], override: str) -> None:
         place[last] = value.strip()
 
 
-def _problem(item: Any, document: dict[str, Any]) -> str:
-    where = ".".join(str(key) for key in item["loc"]) or "recipe"
+def _problems(item: Any, part: Any, prefix: str = "") -> list[str]:
+    """Say what pydantic found wrong in `part`, which lies at `prefix` of the recipe."""
+    where = prefix + (".".join(str(key) for key in item["loc"]) or "recipe")
+    if item["type"] == "candidates":
+        return list(item["ctx"]["problems"])
     if item["type"] == "extra_forbidden":
-        known = ", ".join(_known_keys(item["loc"][:-1]))
-        return f"{where}: no such key; known here: {known}"
+        return [f"{where}: no such key; known here: {', '.join(_known_keys(part, item['loc'][:-1]))}"]
     if item["type"] == "missing":
-        return f"{where}: missing"
-    return f"{where} = {item['input']!r}: {item['msg']}"
+        return [f"{where}: missing"]
+    return [f"{where} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"]
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    part: Any = Recipe
+def _known_keys(part: Any, loc: tuple[int | str, ...]) -> list[str]:
     for key in loc:
         part = part.model_fields[key].annotation
     return sorted(part.model_fields)

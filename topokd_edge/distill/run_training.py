@@ -33,9 +33,8 @@ def start_run(out: Path, data: Path, recipe: Recipe, *, overwrite: bool = False)
     Raises
     ------
     BadInputError
-        When `out` exists, the data is not a window set, or the audit of the folds fails.
-    UsageError
-        When there are fewer subjects than folds.
+        When `out` exists, the data is not a window set, has too few subjects for the folds, or the audit
+        of the folds fails.
     """
     windows = WindowSet.open(data)
     folds = planned_folds(windows, recipe)

@@ -53,14 +53,25 @@ class Teacher:
         self._model = model.eval().requires_grad_(False)
         self._inputs = inputs
         answers = predict(model, inputs, windows)
-        self._clean = torch.full((len(inputs), answers.shape[1]), torch.nan, device=answers.device)
+        self._clean = answers.new_zeros(len(inputs), answers.shape[1])
         self._clean[windows] = answers
+        self._known = torch.zeros(len(inputs), dtype=torch.bool, device=answers.device)
+        self._known[windows] = True
 
     @torch.no_grad()
     def logits(self, batch: Tensor, mix: Mix) -> Tensor:
-        """Return the logits of the mixed batch, shape (B, classes)."""
+        """Return the logits of the mixed batch, shape (B, classes).
+
+        Raises
+        ------
+        RuntimeError
+            When the network was woken into training mode, or a window is not one of those it answers for.
+        """
         if self._model.training:
             raise RuntimeError("a teacher was woken into training mode")
+        if not self._known[batch].all():
+            strangers = batch[~self._known[batch]].tolist()
+            raise RuntimeError(f"a teacher was asked about windows it does not answer for: {strangers}")
         logits = self._clean[batch].clone()
         if len(mix.mixed):
             logits[mix.mixed] = self._model(mix.rows(self._inputs, batch))

@@ -100,12 +100,21 @@ def train(
     Raises
     ------
     TopokdError
-        When the loss is not finite; the epoch and the windows of the batch are named.
+        When the loss or an answer to a validation window is not finite; epoch and windows are named.
+    BadInputError
+        When there are fewer than two windows to learn from or none to choose on, or the state of the
+        interrupted training is damaged or belongs to another one.
     """
     device = task.inputs.device
     if (folder / META).is_file():
         model, _ = load_model(folder)
         return model.to(device)
+    if len(subset.fit) < 2 or len(subset.validation) < 1:
+        raise BadInputError(
+            f"{name}: {len(subset.fit)} windows to learn from and {len(subset.validation)} to choose on, "
+            "expected at least 2 and 1",
+            hint="import more data, or change the split",
+        )
     optimiser = torch.optim.SGD(
         task.model.parameters(), lr=training.learning_rate, momentum=training.momentum,
         weight_decay=training.weight_decay,
@@ -117,7 +126,7 @@ def train(
         began = time.perf_counter()
         rng = np.random.default_rng([seed, epoch])
         means = _epoch(task, subset.fit, training, optimiser, epoch, steps, rng)
-        accuracy = _accuracy(task, subset.validation)
+        accuracy = _accuracy(task, subset.validation, epoch)
         if accuracy > state.best_accuracy:
             state.best_accuracy, state.best_epoch = accuracy, epoch
             state.best = {key: value.detach().clone() for key, value in task.model.state_dict().items()}
@@ -145,16 +154,17 @@ def train(
     return task.model
 
 
-def learning_rate(training: Training, progress: float) -> float:
-    """Return the learning rate at a share `progress` (0 to 1) of the training.
+def learning_rate(training: Training, epoch: float) -> float:
+    """Return the learning rate after `epoch` epochs, counted with their fraction.
 
     `one-cycle` rises linearly over the first 30 % and falls as a half cosine to zero (Smith and Topin,
-    arXiv 1708.07120). `steps` is the published schedule: 1, 0.2, 0.02, 0.002 times
-    the rate from epoch 0, E/18, E/3, 2E/3 on.
+    arXiv 1708.07120). `steps` is the published schedule of E epochs: 1, 0.2, 0.02, 0.002 times the rate
+    from epoch 0, E/18, E/3, 2E/3 on, rounded down to whole epochs.
     """
+    progress = epoch / training.epochs
     if training.schedule == "steps":
-        factors = ((2 / 3, 0.002), (1 / 3, 0.02), (1 / 18, 0.2), (0.0, 1.0))
-        factor = next(value for border, value in factors if progress >= border)
+        borders = ((2 / 3, 0.002), (1 / 3, 0.02), (1 / 18, 0.2), (0.0, 1.0))
+        factor = next(value for share, value in borders if epoch >= int(share * training.epochs))
     elif progress < 0.3:
         factor = max(progress / 0.3, 0.04)
     else:
@@ -190,7 +200,7 @@ def _epoch(
     for step in range(steps):
         batch = order[step * training.batch_size : (step + 1) * training.batch_size]
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(training, (epoch + step / steps) / training.epochs)
+            group["lr"] = learning_rate(training, epoch + step / steps)
         losses = task.losses(batch, rng)
         if not torch.isfinite(losses["loss"]):
             _refuse_loss(losses, epoch, step, batch)
@@ -210,8 +220,15 @@ def _refuse_loss(losses: dict[str, Tensor], epoch: int, step: int, batch: Tensor
     )
 
 
-def _accuracy(task: Task, windows: Tensor) -> float:
+def _accuracy(task: Task, windows: Tensor, epoch: int) -> float:
     logits = predict(task.model, task.inputs, windows)
+    finite = torch.isfinite(logits).all(1)
+    if not finite.all():
+        raise TopokdError(
+            f"after epoch {epoch} the network's answers are not finite; "
+            f"validation windows {windows[~finite].tolist()}",
+            hint="lower learning_rate in the recipe, and look at these windows",
+        )
     return (logits.argmax(1) == task.y[windows]).float().mean().item()
 
 
@@ -230,13 +247,13 @@ class _State:
         return f"best validation accuracy {self.best_accuracy:.3f}" if self.rows else ""
 
     def save(self, folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, seed: int) -> None:
-        """Write everything needed to go on, as one file, and the metrics beside it."""
+        """Write the metrics, then everything needed to go on as one file: what is cut short is done again."""
         document = {"seed": seed, "rows": self.rows}
         tensors = pack_state(model, self.best, optimiser)
+        write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows))
         write_bytes(
             folder / STATE, safetensors.torch.save(tensors, metadata={"training": json.dumps(document)})
         )
-        write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows))
 
 
 def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, seed: int) -> _State | None:
@@ -244,10 +261,19 @@ def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, s
     if not (folder / STATE).is_file():
         return None
     tensors, metadata = load_tensors(folder / STATE)
-    document = json.loads(metadata.get("training", "{}"))
-    if document.get("seed") != seed:
-        raise BadInputError(f"{folder / STATE}: state of another training", hint="delete it and train again")
-    rows = document["rows"]
-    best_epoch = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
-    best = unpack_state(tensors, model, optimiser)
+    try:
+        document = json.loads(metadata["training"])
+        rows = document["rows"]
+        best_epoch = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
+        best = unpack_state(tensors, model, optimiser)
+        same = document["seed"] == seed
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BadInputError(
+            f"{folder / STATE}: not a state of this training ({error})", hint="delete it and resume"
+        ) from None
+    if not same:
+        raise BadInputError(
+            f"{folder / STATE}: state of a training with seed {document['seed']}, expected {seed}",
+            hint="delete it and resume",
+        )
     return _State(len(rows), rows[best_epoch]["validation_accuracy"], best_epoch, best, rows)
