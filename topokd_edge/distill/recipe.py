@@ -168,7 +168,10 @@ def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     if name in builtin_recipes():
         text = (resources.files("topokd_edge.distill") / "recipes" / f"{name}.toml").read_text("utf-8")
     elif path.suffix == ".toml" and path.is_file():
-        text = path.read_text("utf-8")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}: not readable as UTF-8 text ({error})") from None
     else:
         raise UsageError(
             f"{name}: no such recipe", hint=f"give a .toml file, or one of {', '.join(builtin_recipes())}"
