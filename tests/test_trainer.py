@@ -322,6 +322,13 @@ def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
     assert state.is_file()
 
 
+def test_a_finished_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    run(label_task(), tmp_path)
+    x, _, y = problem()
+    with pytest.raises(BadInputError, match=r"classes=2.* expected .*classes=3"):
+        run(LabelTask(network(classes=3), x, y), tmp_path)
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     run(label_task(), tmp_path)
     weights = tmp_path / WEIGHTS

@@ -72,9 +72,10 @@ def fit_and_apply(
     Raises
     ------
     BadInputError
-        When a channel does not vary over the fit subjects.
+        When a sample is not finite, or a channel does not vary over the fit subjects.
     """
     fit = windows.of_subjects(fold.fit)
+    params = fit_params(windows.x[fit], **topology.model_dump())  # refuses what is not finite
     signal = _moments(windows.x, fit)
     flat = [
         windows.channels[index]
@@ -87,7 +88,6 @@ def fit_and_apply(
             hint="import again with --channels and leave it out",
         )
     signals = signal.apply(np.asarray(windows.x))
-    params = fit_params(windows.x[fit], **topology.model_dump())
     images = cached_images(windows, params, cache, progress=progress)
     image = _moments(images, fit, empty=1.0)
     scaled = _standardised(images, image)

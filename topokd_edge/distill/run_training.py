@@ -118,6 +118,7 @@ def train_run(
     if strangers:
         raise UsageError(f"--folds {strangers}: the run has folds 1 to {len(folds)}")
     place_of = choose_device(device)
+    torch.backends.cudnn.deterministic = True  # a resumed run must end in the same last bits
     cache = run.folder / "cache"
     for fold in folds:
         if only_folds and fold.fold not in only_folds:

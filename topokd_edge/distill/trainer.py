@@ -105,10 +105,8 @@ def train(
         When there are fewer than two windows to learn from or none to choose on, or the state of the
         interrupted training is damaged or belongs to another one.
     """
-    device = task.inputs.device
     if (folder / META).is_file():
-        model, _ = load_model(folder)
-        return model.to(device)
+        return _finished(folder, task.model)
     if len(subset.fit) < 2 or len(subset.validation) < 1:
         raise BadInputError(
             f"{name}: {len(subset.fit)} windows to learn from and {len(subset.validation)} to choose on, "
@@ -152,6 +150,17 @@ def train(
     save_model(folder, task.model, {**meta, "seed": seed, **chosen})
     (folder / STATE).unlink(missing_ok=True)
     return task.model
+
+
+def _finished(folder: Path, model: WideResNet) -> WideResNet:
+    """Load a finished training into `model`: its memory layout, on which the last bits depend, stays."""
+    stored, _ = load_model(folder)
+    if stored.spec != model.spec:
+        raise BadInputError(
+            f"{folder}: holds {stored.spec}, expected {model.spec}", hint="delete it and resume the run"
+        )
+    model.load_state_dict(stored.state_dict())
+    return model.eval()
 
 
 def learning_rate(training: Training, epoch: float) -> float:
@@ -269,11 +278,11 @@ def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, s
         same = document["seed"] == seed
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BadInputError(
-            f"{folder / STATE}: not a state of this training ({error})", hint="delete it and resume"
+            f"{folder / STATE}: not a state of this training ({error})", hint="delete it and resume the run"
         ) from None
     if not same:
         raise BadInputError(
             f"{folder / STATE}: state of a training with seed {document['seed']}, expected {seed}",
-            hint="delete it and resume",
+            hint="delete it and resume the run",
         )
     return _State(len(rows), rows[best_epoch]["validation_accuracy"], best_epoch, best, rows)
