@@ -24,7 +24,7 @@ from topokd_edge.errors import BadInputError, MissingError, UsageError
 from topokd_edge.files import read_json
 from topokd_edge.models.wrn import WideResNet
 from topokd_edge.progress import silent
-from topokd_edge.run import DISTILLED_STUDENT, SCRATCH_STUDENT, TRAINED, Run
+from topokd_edge.run import DISTILLED_STUDENT, SCRATCH_STUDENT, TRAINED, FoldRun, Run
 
 RECIPE = """
 name = "tiny"
@@ -94,6 +94,15 @@ def said(run: Run, fold: int = 1) -> dict[str, bytes]:
         found[model] = place.predictions(model).logits.tobytes()
         found[f"{model} weights"] = (place.model_folder(model) / "checkpoint.safetensors").read_bytes()
     return found
+
+
+def accuracy_on(subjects: list[str], model: WideResNet, place: FoldRun) -> float:
+    everything, scale = windows(), place.preprocessing()["signal"]
+    index = everything.of_subjects(subjects)
+    mean, std = (np.array(scale[key], np.float32)[:, None] for key in ("mean", "std"))
+    with torch.no_grad():
+        answers = model(torch.from_numpy((everything.x[index] - mean) / std)).argmax(1).numpy()
+    return float((answers == everything.y[index]).mean())
 
 
 def test_layout(run: Run, data: Path) -> None:
@@ -167,6 +176,9 @@ def test_the_candidate_is_chosen_on_validation_subjects(run: Run) -> None:
         assert selection["on_subjects"] == fold["validation"]
         assert [row["settings"]["tau"] for row in selection["candidates"]] == [0.7, 0.5]
         final = place.model_folder(DISTILLED_STUDENT)
+        for number, accuracy in enumerate(accuracies, start=1):
+            model, _ = load_model(final / f"candidate-{number}")
+            assert accuracy_on(fold["validation"], model, place) == pytest.approx(accuracy)
         chosen = final / f"candidate-{selection['chosen']}"
         for name in ("checkpoint.safetensors", "metrics.jsonl"):
             assert (final / name).read_bytes() == (chosen / name).read_bytes()
