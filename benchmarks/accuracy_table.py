@@ -47,7 +47,7 @@ def forest_by_subject(run: Run) -> dict[str, float]:
             features[train], windows.y[train]
         )
         said = forest.predict_proba(features[test])
-        scores |= accuracy_by_subject(windows.y[test], said, windows.subject[test])
+        scores |= accuracy_by_subject(said, windows.y[test], windows.subject[test])
     return scores
 
 
@@ -108,7 +108,7 @@ def page(run: Run, evaluated: dict[str, Any], forest: dict[str, float], out: Pat
     done = len({place.fold for place in run.finished()})
     seeds = len({place.seed for place in run.finished()})
     facts = [
-        f"{data['windows']} windows of {data['made']['seconds']} s, {len(data['channels'])} channels, "
+        f"{data['windows']} windows of {data['made']['window_seconds']} s, {len(data['channels'])} channels, "
         f"{classes} classes, {subjects} subjects; window set `{data['content_hash'][:12]}`",
         f"{done} of {len(run.folds)} outer folds by subject, {seeds} seed(s); epoch and candidate are "
         "chosen on inner validation subjects, never on test subjects",
