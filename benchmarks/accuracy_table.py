@@ -43,7 +43,7 @@ def forest_by_subject(run: Run) -> dict[str, float]:
         fold = next(item for item in run.folds if item["fold"] == number)
         train = windows.of_subjects([*fold["fit"], *fold["validation"]])
         test = windows.of_subjects(fold["test"])
-        forest = RandomForestClassifier(n_estimators=300, random_state=0).fit(
+        forest = RandomForestClassifier(n_estimators=300, random_state=0, n_jobs=-1).fit(
             features[train], windows.y[train]
         )
         said = forest.predict_proba(features[test])
