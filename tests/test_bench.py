@@ -199,7 +199,9 @@ def test_a_pipeline_is_measured_from_raw_window_to_logits(linear):
     assert result.ram_bytes > result.ram_baseline_bytes > 0
     assert result.runs >= QUICK.runs and result.model_bytes == job.model_bytes
     assert {"numpy", "onnxruntime"} <= set(result.versions)
-    assert {"cpu", "cores", "governor", "load_before", "load_after", "cpu_share"} <= set(result.device)
+    assert {"cpu", "cores", "governor", "load_before", "load_after", "cpu_share", "others_share"} <= set(
+        result.device
+    )
 
 
 def test_peak_memory_is_that_of_the_pipeline_and_not_of_the_program_that_asked(linear):
@@ -360,3 +362,17 @@ def test_when_nothing_could_be_measured_the_device_did_not_answer(exported, monk
     with pytest.raises(DeviceError, match=r"student\.int8 on litert: the worker ended with status 1"):
         bench(folder / "bundle", seconds=0.05)
     assert "failed" in capsys.readouterr().out
+
+
+def test_a_run_is_disturbed_by_what_others_use_meanwhile_and_not_by_the_past():
+    assert device.is_busy(0.6, 1.0)
+    assert device.is_busy(None, 0.5)
+    assert not device.is_busy(0.02, 1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/stat")
+def test_busy_seconds_count_this_process_too():
+    before, own = device.busy_seconds(), time.process_time()
+    while time.process_time() - own < 0.3:
+        pass
+    assert device.busy_seconds() - before >= 0.25

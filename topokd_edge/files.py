@@ -99,15 +99,17 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise BadInputError when `path` exists (an empty folder does not count) and `overwrite` is false."""
+def refuse_existing(path: Path, *, overwrite: bool, also: str = "") -> None:
+    """Raise BadInputError when `path` exists (an empty folder does not count) and `overwrite` is false.
+
+    `also` names one more way out, for the hint.
+    """
     if overwrite or not (path.exists() or path.is_symlink()):
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    raise BadInputError(
-        f"{path}: already exists", hint="choose another --out, or add --overwrite to replace it"
-    )
+    ways = ["choose another --out", "--overwrite to replace it", *([also] if also else [])]
+    raise BadInputError(f"{path}: already exists", hint="; or ".join(ways))
 
 
 def sha256_bytes(data: bytes) -> str:

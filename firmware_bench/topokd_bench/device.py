@@ -11,8 +11,8 @@ from typing import Any
 _CPU = Path("/sys/devices/system/cpu")
 _INT8_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8"})
 """Instructions, as /proc/cpuinfo spells them, without which int8 is often no faster than float32."""
-_BUSY_LOAD = 0.5
-"""Share of the cores already busy before a run above which its figures are marked as disturbed."""
+_OTHERS = 0.25
+"""Cores that other processes used while a run was timed, above which its figures are marked as disturbed."""
 _OWN_CORE = 0.95
 """Part of one core a run that never waits must have had; with less, something else ran in its place."""
 
@@ -41,10 +41,22 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def is_busy(load: float | None, cpu_share: float | None) -> bool:
-    """Tell whether the load before a run, or the cores it had while it ran, say that it was disturbed."""
-    loaded = load is not None and load > _BUSY_LOAD * (os.cpu_count() or 1)
-    return loaded or (cpu_share is not None and cpu_share < _OWN_CORE)
+def busy_seconds() -> float | None:
+    """Return the seconds all cores together have worked since boot; None where the kernel does not tell.
+
+    A load average would not do: it remembers the last minutes, such as the training just before a bench.
+    """
+    first, *counts = (_text(Path("/proc/stat")) or "").partition("\n")[0].split() or [""]
+    if first != "cpu" or len(counts) < 8:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(count) for count in counts[:8])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def is_busy(others_share: float | None, cpu_share: float | None) -> bool:
+    """Tell whether a run was disturbed: by the cores others used while it ran, or by those it did not get."""
+    disturbed = others_share is not None and others_share > _OTHERS
+    return disturbed or (cpu_share is not None and cpu_share < _OWN_CORE)
 
 
 def throttle_count() -> int | None:

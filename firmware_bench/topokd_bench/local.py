@@ -120,7 +120,7 @@ def run(job: Job, windows: Path, *, threads: int = 1, effort: Effort | None = No
     }
     predicted = answer.pop("predicted", {"window": [], "correct": []})
     facts = answer.get("device", device.describe())
-    busy = device.is_busy(load_before, facts.get("cpu_share"))
+    busy = device.is_busy(facts.get("others_share"), facts.get("cpu_share"))
     loads = {"load_before": load_before, "load_after": device.load_average(), "busy": busy}
     answer["device"] = {**facts, **loads}
     try:

@@ -36,8 +36,9 @@ def run_spec(spec: dict[str, Any]) -> dict[str, Any]:
     -------
     dict
         Fields of `BenchResult`, and `predicted`: {"window": [...], "correct": [...]} of the held-out
-        windows that were tried. `device` holds two signs of a disturbed run: `cpu_share`, cores this
-        process had while timing (below 1: others took them), and `latency_drift` (see `Timing.drift`).
+        windows that were tried. `device` holds three signs of a disturbed run: `cpu_share`, cores this
+        process had while timing (below 1: others took them), `others_share`, cores that others used
+        meanwhile, and `latency_drift` (see `Timing.drift`).
 
     Raises
     ------
@@ -52,14 +53,15 @@ def run_spec(spec: dict[str, Any]) -> dict[str, Any]:
     pipeline.run(windows[:1])
     cold_ms = (time.perf_counter_ns() - begin) / NS_PER_MS
     singles = [windows[index : index + 1] for index in range(len(windows))]
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, everyone = time.perf_counter(), time.process_time(), device.busy_seconds()
     timing = measure(
         lambda index: pipeline.run(singles[index % len(singles)]),
         warmup=spec["warmup"],
         runs=spec["runs"],
         seconds=spec["seconds"],
     )
-    cpu_share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    own, passed = time.process_time() - cpu, time.perf_counter() - wall
+    everyone_after = device.busy_seconds()
     peak = device.peak_memory_bytes()
     throttled_after = device.throttle_count()
     return {
@@ -74,7 +76,10 @@ def run_spec(spec: dict[str, Any]) -> dict[str, Any]:
         "device": {
             **device.describe(),
             "latency_drift": timing.drift(),
-            "cpu_share": cpu_share,
+            "cpu_share": own / passed,
+            "others_share": None
+            if everyone is None or everyone_after is None
+            else max(0.0, (everyone_after - everyone - own) / passed),
             "khz_after": device.current_khz(),
         },
         **_accuracy(pipeline, Path(spec["windows"]), spec["accuracy_windows"]),

@@ -62,9 +62,10 @@ def main() -> None:
     except TopokdError as error:
         console.fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.fail("interrupted; nothing half-written is left, and a run continues with --resume")
-        sys.exit(130)
+    except SystemExit as error:  # Typer turns Ctrl-C into this, without a word
+        if error.code == 130:
+            console.fail("interrupted; nothing half-written is left, and a run continues with --resume")
+        raise
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -75,7 +76,14 @@ def main() -> None:
         )
         sys.exit(4)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+        ):
             raise
         where = error.filename or "the output"
         console.fail(

@@ -41,7 +41,7 @@ def demo(
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
-    refuse_existing(out, overwrite=overwrite or resume)
+    refuse_existing(out, overwrite=overwrite or resume, also="--resume to go on with it")
     began = time.monotonic()
     page = out / "report.html"
     with console.redirected(json):

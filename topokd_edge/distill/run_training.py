@@ -20,7 +20,7 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.fold import train_fold
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.errors import BadInputError, MissingError, UsageError
-from topokd_edge.files import new_folder, write_json, write_text
+from topokd_edge.files import new_folder, refuse_existing, write_json, write_text
 from topokd_edge.progress import Progress, silent
 from topokd_edge.run import DISTILLED_STUDENT, FoldRun, Run
 
@@ -36,6 +36,7 @@ def start_run(out: Path, data: Path, recipe: Recipe, *, overwrite: bool = False)
         When `out` exists, the data is not a window set, has too few subjects for the folds, or the audit
         of the folds fails.
     """
+    refuse_existing(out, overwrite=overwrite, also="--resume to go on with it")
     windows = WindowSet.open(data)
     folds = planned_folds(windows, recipe)
     with new_folder(out, overwrite=overwrite) as folder:
