@@ -29,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "ripser", "persim", "numba", "sklearn", "scipy", "safetensors"), "train"),
     **dict.fromkeys(("pydantic", "tomli_w", "matplotlib", "jinja2"), "train"),
@@ -76,14 +77,7 @@ def main() -> None:
         )
         sys.exit(4)
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-        ):
+        if error.errno not in _UNWRITABLE:
             raise
         where = error.filename or "the output"
         console.fail(

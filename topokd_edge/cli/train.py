@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from topokd_edge.cli import console
-from topokd_edge.errors import UsageError
+from topokd_edge.errors import BadInputError, UsageError
+
+if TYPE_CHECKING:
+    from topokd_edge.progress import Progress
+    from topokd_edge.run import FoldRun, Run
 
 
 def train(
@@ -39,8 +43,6 @@ def train(
     only = _numbers(folds)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
-    from topokd_export.student import predict_int8_once
-
     from topokd_edge.distill.recipe import load_recipe
     from topokd_edge.distill.run_training import continue_run, start_run, train_run
 
@@ -57,7 +59,7 @@ def train(
             only_folds=only,
             device=device,
             progress=progress,
-            after_fold=lambda run, place: predict_int8_once(run, place.fold, place.seed, progress),
+            after_fold=lambda run, place: _int8(run, place, progress),
         )
     finished = [{"fold": place.fold, "seed": place.seed} for place in run.finished()]
     if json:
@@ -67,6 +69,16 @@ def train(
             f"{folder}: {len(finished)} of {len(run.folds) * len(loaded.seeds)} folds and seeds are finished"
         )
         typer.echo(f"next: topokd-edge evaluate {folder}")
+
+
+def _int8(run: Run, place: FoldRun, progress: Progress) -> None:
+    """Predict with the fold's int8 student; a student that cannot go to int8 does not stop the training."""
+    from topokd_export.student import predict_int8_once
+
+    try:
+        predict_int8_once(run, place.fold, place.seed, progress)
+    except BadInputError as error:
+        console.note(f"fold {place.fold}, seed {place.seed}: no int8 student: {error}")
 
 
 def _numbers(text: str) -> list[int]:
