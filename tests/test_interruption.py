@@ -61,17 +61,32 @@ def test_ctrl_c_in_training_leaves_a_run_that_resumes_to_the_same_student(window
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_disk_that_takes_no_more_is_named_and_nothing_is_left(windows: Path) -> None:
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("data", "import", "shoulder-watch"),
+        ("topology", "extract", "windows"),
+        ("train", "--recipe", "demo", "--set", "split.folds=2", "--data", "windows"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_disk_that_takes_no_more_is_named_and_nothing_is_left(windows: Path, verb: tuple[str, ...]) -> None:
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
-    out = windows.parent / "run"
-    images = str(windows.parent / "images")
-    command = [*PROGRAM, "topology", "extract", str(windows), "--out", images]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, check=False)
+    done = subprocess.run(
+        [*PROGRAM, *verb, "--out", "out"],
+        cwd=windows.parent,
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files,
+        check=False,
+    )
     assert done.returncode == 4, done.stderr
-    assert "What to do" in done.stderr and "Traceback" not in done.stderr
-    assert leftovers(windows.parent) == [] and not out.exists() and not Path(images).exists()
+    assert "out" in done.stderr and "What to do" in done.stderr and "Traceback" not in done.stderr
+    assert leftovers(windows.parent) == []
+    whole = [path for path in (windows.parent / "out").rglob("*") if path.is_file()]
+    assert all(path.suffix in (".json", ".toml") for path in whole)
 
 
 def test_an_existing_run_is_not_touched_and_resume_is_offered(windows: Path) -> None:

@@ -1,10 +1,11 @@
-"""Reading `.npy` and `.npz` files that may be damaged."""
+"""Reading `.npy` and `.npz` files that may be damaged, and writing `.npy` files block by block."""
 
 from __future__ import annotations
 
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,31 @@ def map_npy(path: Path, *, hint: str) -> npt.NDArray[Any]:
         raise BadInputError(f"{path}: no such file", hint=hint) from None
     except _UNREADABLE as error:
         raise _damaged(path, error, hint) from None
+
+
+def write_npy(
+    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, blocks: Iterable[npt.NDArray[Any]]
+) -> None:
+    """Write an `.npy` file whose array is the concatenation of `blocks` along the first axis.
+
+    A full disk gives an OSError with its number. `numpy.save` would give one without, and a memory map
+    would kill the process.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape, dtype
+        Of the whole array.
+    blocks
+        Its parts in order; each has the shape of the whole but for the first axis.
+    """
+    kind = np.dtype(dtype)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_2_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype=kind).data)
 
 
 def _damaged(path: Path, error: BaseException, hint: str) -> BadInputError:

@@ -39,6 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         part.chmod(0o666 & ~umask)
         part.replace(path)
+    except OSError as error:
+        _name_place(error, path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -95,6 +98,9 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         elif path.exists() or path.is_symlink():
             path.unlink()
         part.rename(path)
+    except OSError as error:
+        _name_place(error, path)
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -110,6 +116,12 @@ def refuse_existing(path: Path, *, overwrite: bool, also: str = "") -> None:
         return
     ways = ["choose another --out", "--overwrite to replace it", *([also] if also else [])]
     raise BadInputError(f"{path}: already exists", hint="; or ".join(ways))
+
+
+def _name_place(error: OSError, path: Path) -> None:
+    """Say in an error of the operating system, such as a full disk, what was being written."""
+    if error.filename is None:
+        error.filename = str(path)
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import load_npz, map_npy
+from topokd_edge.arrays import load_npz, map_npy, write_npy
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import new_folder, read_json, write_json
 
 FORMAT = "topokd-windows/1"
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class WindowSet:
     def content_hash(self) -> str:
         """SHA-256 over signals, labels, subjects and vocabulary; keys everything derived from the set."""
         digest = hashlib.sha256(FORMAT.encode())
-        for block in range(0, len(self), 4096):
-            digest.update(np.ascontiguousarray(self.x[block : block + 4096], dtype="<f4").data)
+        for block in range(0, len(self), _BLOCK):
+            digest.update(np.ascontiguousarray(self.x[block : block + _BLOCK], dtype="<f4").data)
         for array in (self.y, self.recording, self.start):
             digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         names = [self.subject.tolist(), self.session.tolist(), self.channels, self.units, self.class_names]
@@ -95,7 +96,8 @@ class WindowSet:
             When `path` exists and `overwrite` is false.
         """
         with new_folder(path, overwrite=overwrite) as folder:
-            np.save(folder / "x.npy", self.x)
+            blocks = (self.x[start : start + _BLOCK] for start in range(0, len(self), _BLOCK))
+            write_npy(folder / "x.npy", self.x.shape, np.float32, blocks)
             np.savez(
                 folder / "index.npz",
                 y=self.y,

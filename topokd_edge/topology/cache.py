@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.arrays import write_npy
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, MissingError
 from topokd_edge.files import read_json, replacing, sha256_bytes, sha256_file, write_json
@@ -126,17 +128,18 @@ def write_images(
     _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     degenerate = np.empty(shape[:2], dtype=np.bool_)
     block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else 1
-    with replacing(path) as part:
-        target = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
+
+    def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
         for start in range(0, len(index), block):
             some = index[start : start + block]
             x = np.asarray(windows.x[some])
             refuse_non_finite(x, names=[_name(windows, window) for window in some])
             images, degenerate[start : start + block] = persistence_images(x, params, backend=backend)
-            target[start : start + block] = _as_half(images) if target.dtype == np.float16 else images
+            yield _as_half(images) if np.dtype(dtype) == np.float16 else images
             progress(TASK, start + len(some), len(index))
-        target.flush()
-        del target
+
+    with replacing(path) as part:
+        write_npy(part, shape, dtype, blocks())
     return degenerate
 
 
@@ -162,6 +165,6 @@ def _need_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise MissingError(
-            f"{folder}: the images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            f"{folder}: the images need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free",
             hint="free space, choose another folder, or make smaller images",
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topokd_edge.arrays import write_npy
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import UsageError
 from topokd_edge.files import new_folder, write_json
@@ -76,7 +77,7 @@ def extract_images(
         everything = np.arange(len(windows))
         path = folder / "images.npy"
         degenerate = write_images(windows, params, path, index=everything, backend=backend, progress=progress)
-        np.save(folder / "degenerate.npy", degenerate)
+        write_npy(folder / "degenerate.npy", degenerate.shape, np.bool_, [degenerate])
         about = {
             "format": FORMAT,
             "windows": windows.content_hash,
