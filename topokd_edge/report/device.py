@@ -165,7 +165,6 @@ def _row(entry: dict[str, Any], yardstick: dict[str, Any] | None) -> dict[str, A
         "accuracy": numbers.percent(entry.get("accuracy")),
         "ci95": f"{numbers.percent(bounds[0])} to {numbers.percent(bounds[1])}" if bounds else "",
         "windows": numbers.count(entry.get("windows")),
-        "flash": numbers.size(entry.get("flash_bytes")),
         "model": numbers.size(entry.get("model_bytes")),
         "ram": numbers.size(_above_baseline(entry)),
         "macs": numbers.count(entry.get("macs")),
