@@ -75,13 +75,22 @@ def int8_cost(measured: list[Measured], subject: npt.NDArray[np.str_] | None) ->
     who = subject[common]
     names = sorted(set(who.tolist()))
     if len(names) >= _ENOUGH_SUBJECTS:
-        from topokd_edge.evaluate.compare import interval_of_difference
-
-        mean, interval = interval_of_difference(np.array([difference[who == name].mean() for name in names]))
-        if interval is not None:
-            return Int8Cost(mean, interval, "subjects", len(common), len(names))
+        over_subjects = _over_subjects(np.array([difference[who == name].mean() for name in names]))
+        if over_subjects is not None:
+            return Int8Cost(*over_subjects, "subjects", len(common), len(names))
     interval = paired95(int((difference > 0).sum()), int((difference < 0).sum()), len(common))
     return Int8Cost(float(difference.mean()), interval, "windows", len(common), len(names))
+
+
+def _over_subjects(differences: npt.NDArray[np.float64]) -> tuple[float, tuple[float, float]] | None:
+    """Return mean and t interval; None where scipy, which has the quantile, is not installed (a Pi)."""
+    from topokd_edge.evaluate.compare import interval_of_difference
+
+    try:
+        mean, interval = interval_of_difference(differences)
+    except ModuleNotFoundError:
+        return None
+    return None if interval is None else (mean, interval)
 
 
 def _correct(measured: list[Measured], pipeline: str) -> dict[int, bool]:

@@ -97,7 +97,11 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
         return BenchPlan(students, _self_test_windows(bundle), (), (note,))
     place = _place(bundle, run)
     held_out, subjects = _held_out(bundle, run, place)
-    teachers = [_cap(job, windows) for job in _teachers(bundle, place, work)]
+    try:
+        teachers = [_cap(job, windows) for job in _teachers(bundle, place, work)]
+    except ModuleNotFoundError as error:
+        note = f"the teachers were left out: they need the package {error.name} (topokd-edge doctor)"
+        return BenchPlan(students, held_out, subjects, (note,))
     tried = min(len(held_out.x), windows or REFERENCE_WINDOWS)
     note = f"ripser+persim was tried on {tried} of {len(held_out.x)} held-out windows, evenly spread"
     return BenchPlan([*teachers, *students], held_out, subjects, (note,))

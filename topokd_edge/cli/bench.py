@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topokd_edge.cli import console
-from topokd_edge.errors import DeviceError
+from topokd_edge.errors import DeviceError, MissingError
 
 if TYPE_CHECKING:
     from topokd_bench.local import Measured
@@ -109,9 +109,10 @@ def _verify(bundle: Bundle) -> list[str]:
         from topokd_export.verify import verify_bundle
 
         verify_bundle(bundle.folder)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, MissingError) as error:
         bundle.check_hashes()
-        return [f"hashes are right; the self-test was not run, for it needs the package {error.name}"]
+        why = error.message if isinstance(error, MissingError) else f"it needs the package {error.name}"
+        return [f"hashes are right; the self-test was not run whole: {why}"]
     return []
 
 
