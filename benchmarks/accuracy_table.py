@@ -24,6 +24,15 @@ from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, Run
 FOREST = "forest"
 
 
+def with_norms(x: npt.NDArray[np.float32], channels: tuple[str, ...]) -> npt.NDArray[np.float32]:
+    """Append the norm of every sensor whose channels are named NAME_x, NAME_y, NAME_z."""
+    place = {name: index for index, name in enumerate(channels)}
+    sensors = [name.removesuffix("_x") for name in channels if name.endswith("_x")]
+    axes = [[place.get(f"{sensor}_{axis}") for axis in "xyz"] for sensor in sensors]
+    norms = [np.linalg.norm(x[:, some], axis=1) for some in axes if None not in some]
+    return np.concatenate([x, np.stack(norms, axis=1)], axis=1) if norms else x
+
+
 def statistics(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return eight statistics per channel, shape (windows, 8 * channels)."""
     quartiles = np.percentile(x, (25, 50, 75), axis=2)
@@ -37,7 +46,7 @@ def forest_by_subject(run: Run) -> dict[str, float]:
     from sklearn.ensemble import RandomForestClassifier
 
     windows = run.windows()
-    features = statistics(np.asarray(windows.x))
+    features = statistics(with_norms(np.asarray(windows.x), windows.channels))
     scores: dict[str, float] = {}
     for number in sorted({place.fold for place in run.finished()}):
         fold = next(item for item in run.folds if item["fold"] == number)
