@@ -33,7 +33,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "ripser", "persim", "numba", "sklearn", "scipy", "safetensors"), "train"),
     **dict.fromkeys(("pydantic", "tomli_w", "matplotlib", "jinja2"), "train"),
-    **dict.fromkeys(("onnx", "onnxscript", "litert_quantizer", "flatbuffers"), "export"),
+    **dict.fromkeys(("onnx", "litert_quantizer", "flatbuffers"), "export"),
     **dict.fromkeys(("onnxruntime", "ai_edge_litert"), "bench"),
     "seglearn": "demo",
 }
