@@ -18,7 +18,7 @@ import numpy.typing as npt
 from topokd_edge.evaluate.compare import compare
 from topokd_edge.evaluate.metrics import accuracy_by_subject
 from topokd_edge.evaluate.run_table import evaluate_run
-from topokd_edge.files import write_json, write_text
+from topokd_edge.files import read_json, write_json, write_text
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, Run
 
 FOREST = "forest"
@@ -49,7 +49,7 @@ def forest_by_subject(run: Run) -> dict[str, float]:
     features = statistics(with_norms(np.asarray(windows.x), windows.channels))
     scores: dict[str, float] = {}
     for number in sorted({place.fold for place in run.finished()}):
-        fold = next(item for item in run.folds if item["fold"] == number)
+        fold = run.fold(number)
         train = windows.of_subjects([*fold["fit"], *fold["validation"]])
         test = windows.of_subjects(fold["test"])
         forest = RandomForestClassifier(n_estimators=300, random_state=0, n_jobs=-1).fit(
@@ -144,11 +144,9 @@ def page(run: Run, evaluated: dict[str, Any], forest: dict[str, float], out: Pat
 
 
 def selection_table(run: Run) -> str:
-    import json
-
     rows = []
     for place in run.finished():
-        made = json.loads((place.folder / "selection.json").read_text("utf-8"))
+        made = read_json(place.folder / "selection.json")
         for row in made["candidates"]:
             settings = row["settings"]
             mixup = f"{settings['alpha_signal']}, {settings['alpha_topology']}, {settings['mixup_share']}"

@@ -271,9 +271,8 @@ def html(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     write_json(folder / "bench.json", bench_answer())
     write_json(folder / "export.json", export_answer())
-    out = write_report(
-        run, folder / "report.html", bench=folder / "bench.json", export=folder / "export.json"
-    )
+    out = folder / "report.html"
+    write_report(run, out, bench=folder / "bench.json", export=folder / "export.json")
     return out.read_text(encoding="utf-8")
 
 
@@ -354,7 +353,8 @@ def test_data_and_what_was_dropped(page):
 
 
 def test_what_is_missing_is_named_with_its_command(run, tmp_path):
-    out = write_report(run, tmp_path / "bare.html")
+    out = tmp_path / "bare.html"
+    write_report(run, out)
     text = Page(out.read_text(encoding="utf-8")).text
     assert "topokd-edge bench" in text
     assert "topokd-edge export" in text
@@ -367,7 +367,9 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path):
     run.folder.mkdir()
     run.write("data.json", {**windows.describe(), "path": "gone"})
     run.write("folds.json", [{"fold": 1, "test": ["1"], "validation": ["2"], "fit": ["3"]}])
-    text = Page(write_report(run, tmp_path / "r.html").read_text(encoding="utf-8")).text
+    out = tmp_path / "r.html"
+    write_report(run, out)
+    text = Page(out.read_text(encoding="utf-8")).text
     assert "topokd-edge evaluate" in text
     assert "1 of 1 trainings" in text
     assert "no such file" in text

@@ -133,6 +133,20 @@ class Run:
         """Outer folds: {"fold": 1.., "test": [...], "validation": [...], "fit": [...]}, by subject."""
         return list(read_json(self.folder / "folds.json"))
 
+    def fold(self, number: int) -> dict[str, Any]:
+        """Return the entry of one outer fold; see `folds`.
+
+        Raises
+        ------
+        BadInputError
+            When the run has no such fold.
+        """
+        for entry in self.folds:
+            if entry["fold"] == number:
+                return entry
+        have = ", ".join(str(entry["fold"]) for entry in self.folds)
+        raise BadInputError(f"{self.folder}: no fold {number}; the run has {have}")
+
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, platform, device and command of the run."""

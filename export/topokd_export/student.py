@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,7 @@ def load_student(run: Run, fold: int, seed: int) -> Student:
     """
     from topokd_edge.distill.checkpoint import load_model
 
-    entry = _fold_entry(run, fold)
+    entry = run.fold(fold)
     fold_run = run.fold_run(fold, seed)
     windows = run.windows()
     signal = fold_run.preprocessing()["signal"]
@@ -122,11 +122,3 @@ def predict_int8_once(run: Run, fold: int, seed: int, progress: Progress = silen
     """Make the int8 student's held-out predictions unless they are there."""
     if not run.fold_run(fold, seed).predictions_path(INT8_STUDENT).is_file():
         int8_predictions(run, fold, seed, progress)
-
-
-def _fold_entry(run: Run, fold: int) -> dict[str, Any]:
-    for entry in run.folds:
-        if entry["fold"] == fold:
-            return entry
-    have = ", ".join(str(entry["fold"]) for entry in run.folds)
-    raise BadInputError(f"{run.folder}: no fold {fold}; the run has {have}")

@@ -194,7 +194,7 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
             f"{run.folder}: was trained on other windows, or split otherwise, than {bundle.folder} says",
             hint="give the run that the bundle was exported from with --run",
         )
-    subjects = next(tuple(item["test"]) for item in run.folds if item["fold"] == place.fold)
+    subjects = tuple(run.fold(place.fold)["test"])
     chosen = windows.of_subjects(subjects)
     return HeldOut(np.asarray(windows.x[chosen]), windows.y[chosen], windows.subject[chosen]), subjects
 

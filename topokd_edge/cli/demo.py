@@ -87,10 +87,9 @@ def _heading(step: int, what: str) -> None:
 def _figures(folder: Path) -> tuple[list[dict[str, Any]], str]:
     from dataclasses import asdict
 
-    from topokd_edge.distill.recipe import load_recipe
     from topokd_edge.report.inputs import read_inputs
     from topokd_edge.report.verdict import tiles
     from topokd_edge.run import Run
 
     inputs = read_inputs(Run.open(folder), bench=None, export=None)
-    return [asdict(tile) for tile in tiles(inputs)], load_recipe(RECIPE).note
+    return [asdict(tile) for tile in tiles(inputs)], str(inputs.recipe["note"])

@@ -29,20 +29,16 @@ def report(
     """
     from dataclasses import asdict
 
-    from topokd_edge.files import refuse_existing, write_text
-    from topokd_edge.report.build import collect, render
-    from topokd_edge.report.inputs import read_inputs
+    from topokd_edge.report.build import write_report
     from topokd_edge.run import Run
 
     place = out or folder / "report.html"
-    run = Run.open(folder)
-    refuse_existing(place, overwrite=overwrite)
-    page = collect(read_inputs(run, bench=bench, export=export))
-    write_text(place, render(page))
+    missing = write_report(Run.open(folder), place, bench=bench, export=export, overwrite=overwrite)
+    size = place.stat().st_size
     if json:
-        missing = [asdict(item) for item in page["missing"]]
-        console.answer_json({"report": str(place), "bytes": place.stat().st_size, "missing": missing})
+        lacks = [asdict(item) for item in missing]
+        console.answer_json({"report": str(place), "bytes": size, "missing": lacks})
         return
-    for item in page["missing"]:
+    for item in missing:
         console.note(f"missing: {item.what} ({item.why}). What to do: {item.command}")
-    typer.echo(f"{place}: {place.stat().st_size / 1000:.0f} kB")
+    typer.echo(f"{place}: {size / 1000:.0f} kB")

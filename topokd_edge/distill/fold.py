@@ -12,7 +12,7 @@ from torch import Tensor
 
 from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
-from topokd_edge.distill.checkpoint import load_model, save_model
+from topokd_edge.distill.checkpoint import META, load_model, save_model
 from topokd_edge.distill.preprocessing import Modalities, fit_and_apply
 from topokd_edge.distill.recipe import Distilling, Network, Recipe, Training
 from topokd_edge.distill.tasks import DistillTask, LabelTask, Teacher
@@ -108,7 +108,7 @@ class _FoldTrainer:
             task = DistillTask(student, self.views.signals, self.views.y, *teachers, settings)
             name = DISTILLED_STUDENT + (f" {index + 1} of {len(variants)}" if len(variants) > 1 else "")
             self._train(folder, name, task, recipe.student.distilled)
-            _, meta = load_model(folder)
+            meta = read_json(folder / META)
             rows.append(
                 {
                     "candidate": index + 1,
@@ -133,7 +133,7 @@ class _FoldTrainer:
                 "on_subjects": list(self.fold.validation),
                 "candidates": rows,
                 "epochs": {
-                    name: read_json(self.place.model_folder(name) / "checkpoint.json")["epoch"]
+                    name: read_json(self.place.model_folder(name) / META)["epoch"]
                     for name in (SIGNAL_TEACHER, TOPOLOGY_TEACHER, SCRATCH_STUDENT, DISTILLED_STUDENT)
                 },
             },

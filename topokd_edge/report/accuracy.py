@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from topokd_edge.evaluate.compare import FEWEST
 from topokd_edge.report import figures, numbers
 from topokd_edge.run import (
     DISTILLED_STUDENT,
@@ -28,8 +29,6 @@ SPOKEN = {
     DISTILLED_STUDENT: "the distilled student",
     INT8_STUDENT: "the int8 student",
 }
-FEWEST = 6
-"""Subjects; with five, the smallest two-sided p of a sign-flip test is 2/32: never significant."""
 CONFUSIONS = (DISTILLED_STUDENT, INT8_STUDENT)
 TONES = {"better": "good", "worse": "bad"}
 

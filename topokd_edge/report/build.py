@@ -35,7 +35,7 @@ def write_report(
     bench: Path | None = None,
     export: Path | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> list[Missing]:
     """Write the report of a run as one HTML file that needs no network.
 
     Parameters
@@ -51,8 +51,8 @@ def write_report(
 
     Returns
     -------
-    Path
-        `out`.
+    list of Missing
+        What the run lacks, as the report says it.
 
     Raises
     ------
@@ -60,8 +60,10 @@ def write_report(
         When `out` exists and `overwrite` is false, or a part of the run is damaged.
     """
     refuse_existing(out, overwrite=overwrite)
-    write_text(out, render(collect(read_inputs(run, bench=bench, export=export))))
-    return out
+    page = collect(read_inputs(run, bench=bench, export=export))
+    write_text(out, render(page))
+    missing: list[Missing] = page["missing"]
+    return missing
 
 
 def collect(inputs: Inputs) -> dict[str, Any]:

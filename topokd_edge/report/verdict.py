@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from topokd_edge.report import device, numbers
-from topokd_edge.report.accuracy import comparison, subjects_of
+from topokd_edge.report.accuracy import TONES, comparison, subjects_of
 from topokd_edge.report.inputs import Inputs
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SCRATCH_STUDENT
-
-TONES = {"better": "good", "worse": "bad"}
 
 
 @dataclass(frozen=True)
