@@ -118,6 +118,7 @@ def test_layout(run: Run, data: Path) -> None:
     for place in run.finished():
         assert {path.name for path in place.folder.iterdir()} == {
             "preprocessing.json",
+            "inputs.json",
             "selection.json",
             *TRAINED,
         }
@@ -202,11 +203,11 @@ def test_whoever_is_tested_changes_nothing_that_is_learned(run: Run, tmp_path: P
         assert after[model] != before[model]
 
 
-@pytest.mark.parametrize("call", [1, 3, 4, 5, 6, 8, 10, 11])
+@pytest.mark.parametrize("call", [1, 2, 4, 5, 6, 7, 9, 11, 12])
 def test_an_interrupted_run_ends_in_the_same_predictions(
     call: int, run: Run, data: Path, tmp_path: Path
 ) -> None:
-    # Told of the images first, then before every epoch and at the end of each of the five trainings.
+    # Told of the images and where they lie first, then before every epoch and at the end of each of the five trainings.
     out = tmp_path / "r"
     with pytest.raises(KeyboardInterrupt):
         train_run(

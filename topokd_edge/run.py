@@ -102,7 +102,7 @@ class Run:
 
     `recipe.toml` (resolved), `environment.json`, `data.json` (the window set's description and path),
     `folds.json`, then per outer fold and seed `fold-<k>/seed-<s>/` with `preprocessing.json`,
-    `selection.json` and one folder per model: `checkpoint.safetensors`, `checkpoint.json`,
+    `inputs.json`, `selection.json` and one folder per model: `checkpoint.safetensors`, `checkpoint.json`,
     `metrics.jsonl`, `predictions.npz`. `evaluation.json` and `report.html` come later.
     """
 

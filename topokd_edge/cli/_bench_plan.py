@@ -18,6 +18,9 @@ from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER, FoldRun, Run
 REFERENCE_WINDOWS = 200
 """Held-out windows the ripser and persim pipeline is tried on: at 0.1 s each, all would take minutes."""
 
+MOST_BYTES = 256 << 20
+"""Held-out windows taken along to a worker, evenly spread where a test subject has more."""
+
 
 @dataclass(frozen=True)
 class BenchPlan:
@@ -196,6 +199,8 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
         )
     subjects = tuple(run.fold(place.fold)["test"])
     chosen = windows.of_subjects(subjects)
+    most = max(1, MOST_BYTES // (4 * len(windows.channels) * windows.length))
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64)]
     return HeldOut(np.asarray(windows.x[chosen]), windows.y[chosen], windows.subject[chosen]), subjects
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from topokd_edge.cli import console
+from topokd_edge.errors import UsageError
 
 app = typer.Typer(help="Persistence images of windows.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,6 +28,9 @@ def extract(
         str, typer.Option(help="Subjects whose windows set the ranges, as 1,2,3. Default: all subjects.")
     ] = "",
     backend: Annotated[_Backend, typer.Option(help="Our code, or ripser and persim.")] = _Backend.fast,
+    jobs: Annotated[
+        int, typer.Option(help="Processes that share the work of --backend reference; -1 takes all cores.")
+    ] = 1,
     size: Annotated[int, typer.Option(help="Rows and columns of an image.")] = 64,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
@@ -38,6 +42,12 @@ def extract(
     from topokd_edge.data.windowset import WindowSet
     from topokd_edge.topology.store import extract_images
 
+    if jobs != 1 and backend is _Backend.fast:
+        raise UsageError(
+            f"--jobs {jobs}: is for --backend reference", hint="leave it out: fast uses all cores by itself"
+        )
+    if jobs == 0 or jobs < -1:
+        raise UsageError(f"--jobs {jobs}: expected 1 or more, or -1")
     windows = WindowSet.open(data)
     subjects = tuple(name.strip() for name in fit_on.split(",") if name.strip())
     if not subjects:
@@ -49,6 +59,7 @@ def extract(
             fit_on=subjects or windows.subjects,
             size=(size, size),
             backend=backend.value,
+            jobs=jobs,
             overwrite=overwrite,
             progress=progress,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,12 @@ from topokd_edge.errors import BadInputError, UsageError
 if TYPE_CHECKING:
     from topokd_edge.progress import Progress
     from topokd_edge.run import FoldRun, Run
+
+
+class _Inputs(enum.StrEnum):
+    auto = "auto"
+    memory = "memory"
+    disk = "disk"
 
 
 def train(
@@ -28,6 +35,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    inputs: Annotated[
+        _Inputs, typer.Option(help="Where windows and images lie while training; auto decides by size.")
+    ] = _Inputs.auto,
     folds: Annotated[str, typer.Option(help="Only these folds, such as 1,3.")] = "",
     seeds: Annotated[
         int, typer.Option(help="Train each fold with this many seeds; 0 leaves the recipe's.")
@@ -58,6 +68,7 @@ def train(
             loaded,
             only_folds=only,
             device=device,
+            residency=inputs.value,
             progress=progress,
             after_fold=lambda run, place: _int8(run, place, progress),
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.checkpoint import META, load_model, save_model
+from topokd_edge.distill.inputs import Inputs, Residency
 from topokd_edge.distill.preprocessing import Modalities, fit_and_apply
 from topokd_edge.distill.recipe import Distilling, Network, Recipe, Training
 from topokd_edge.distill.tasks import DistillTask, LabelTask, Teacher
@@ -41,6 +42,7 @@ def train_fold(
     cache: Path,
     device: torch.device,
     progress: Progress,
+    residency: Residency = "auto",
 ) -> None:
     """Train all models of one fold with one seed and write their held-out predictions.
 
@@ -56,9 +58,12 @@ def train_fold(
         Folder for persistence images.
     device, progress
         Where to compute; where to tell.
+    residency
+        Whether signals and images may stay on disk; the result is the same.
     """
-    views, made = fit_and_apply(windows, fold, recipe.topology, cache, device, progress)
+    views, made = fit_and_apply(windows, fold, recipe.topology, cache, device, progress, residency)
     write_json(place.folder / "preprocessing.json", made)
+    write_json(place.folder / "inputs.json", views.kept)
     trainer = _FoldTrainer(place, windows, fold, views, progress)
     signal = trainer.on_labels(
         SIGNAL_TEACHER, views.signals, recipe.signal_teacher.network, recipe.signal_teacher.training
@@ -82,7 +87,7 @@ class _FoldTrainer:
     views: Modalities
     progress: Progress
 
-    def on_labels(self, name: str, inputs: Tensor, network: Network, training: Training) -> WideResNet:
+    def on_labels(self, name: str, inputs: Inputs, network: Network, training: Training) -> WideResNet:
         """Train one network on labels, and predict the held-out windows."""
         spec = self._spec(network, inputs)
         task = LabelTask(self._fresh(name, spec), inputs, self.views.y)
@@ -138,7 +143,7 @@ class _FoldTrainer:
                 },
             },
         )
-        self._predict(DISTILLED_STUDENT, model.to(self.views.signals.device), self.views.signals)
+        self._predict(DISTILLED_STUDENT, model.to(self.views.y.device), self.views.signals)
 
     def _student(self, scratch: WideResNet, settings: Distilling, recipe: Recipe) -> WideResNet:
         """Return the student to distil into: a copy of the scratch student, or a fresh network."""
@@ -167,7 +172,7 @@ class _FoldTrainer:
     def _of(self, subjects: tuple[str, ...]) -> Tensor:
         return torch.from_numpy(self.windows.of_subjects(subjects)).to(self.views.y.device)
 
-    def _spec(self, network: Network, inputs: Tensor) -> WRNSpec:
+    def _spec(self, network: Network, inputs: Inputs) -> WRNSpec:
         return WRNSpec(
             dims=inputs.ndim - 2,
             depth=network.depth,
@@ -183,10 +188,10 @@ class _FoldTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
             model = WideResNet(spec)
-        model = model.to(self.views.signals.device)
+        model = model.to(self.views.y.device)
         return model.to(memory_format=torch.channels_last) if spec.dims == 2 else model  # type: ignore[call-overload]
 
-    def _predict(self, name: str, model: WideResNet, inputs: Tensor) -> None:
+    def _predict(self, name: str, model: WideResNet, inputs: Inputs) -> None:
         path = self.place.predictions_path(name)
         if path.is_file():
             return

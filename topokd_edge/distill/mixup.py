@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topokd_edge.distill.inputs import Inputs
+
 
 @dataclass(frozen=True, slots=True)
 class Mix:
@@ -29,7 +31,7 @@ class Mix:
         """Mix a batch x of shape (B, ...)."""
         return self.pairs(x, x[self.partner], self.keep)
 
-    def rows(self, x: Tensor, batch: Tensor) -> Tensor:
+    def rows(self, x: Inputs, batch: Tensor) -> Tensor:
         """Return the mixed rows alone, shape (len(mixed), ...), of a whole set `x` seen through `batch`.
 
         Reads only what is needed; half-precision sets are widened first.

@@ -18,6 +18,7 @@ from topokd_edge.data.audit import audit
 from topokd_edge.data.split import Fold, subject_folds
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.fold import train_fold
+from topokd_edge.distill.inputs import Residency
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.errors import BadInputError, MissingError, UsageError
 from topokd_edge.files import new_folder, refuse_existing, write_json, write_text
@@ -84,6 +85,7 @@ def train_run(
     *,
     only_folds: Sequence[int] = (),
     device: str = "auto",
+    residency: Residency = "auto",
     progress: Progress = silent,
     after_fold: Callable[[Run, FoldRun], None] | None = None,
 ) -> None:
@@ -99,6 +101,9 @@ def train_run(
         Numbers of the folds to train; empty trains all.
     device
         `auto` takes CUDA where there is one; else `cpu` or `cuda`.
+    residency
+        `memory` keeps signals and images on the device, `disk` reads them batch by batch, `auto` decides
+        by size. The result is the same.
     progress
         Where to tell.
     after_fold
@@ -135,6 +140,7 @@ def train_run(
                     cache=cache / f"fold-{fold.fold}",
                     device=place_of,
                     progress=progress,
+                    residency=residency,
                 )
             if after_fold is not None:
                 after_fold(run, place)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from topokd_edge.distill.inputs import Inputs
 from topokd_edge.distill.losses import distillation_kl, soft_cross_entropy
 from topokd_edge.distill.mixup import Mix, draw_mix
 from topokd_edge.distill.recipe import Distilling
@@ -24,7 +25,7 @@ class LabelTask:
     """
 
     model: WideResNet
-    inputs: Tensor
+    inputs: Inputs
     y: Tensor
 
     def losses(self, batch: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -44,12 +45,12 @@ class Teacher:
     model
         The trained network.
     inputs
-        Its input for every window, shape (windows, channels, ...).
+        Its input for every window.
     windows
         Indices it will be asked about.
     """
 
-    def __init__(self, model: WideResNet, inputs: Tensor, windows: Tensor) -> None:
+    def __init__(self, model: WideResNet, inputs: Inputs, windows: Tensor) -> None:
         self._model = model.eval().requires_grad_(False)
         self._inputs = inputs
         answers = predict(model, inputs, windows)
@@ -99,7 +100,7 @@ class DistillTask:
     def __init__(
         self,
         model: WideResNet,
-        inputs: Tensor,
+        inputs: Inputs,
         y: Tensor,
         signal: Teacher,
         topology: Teacher,

@@ -22,6 +22,7 @@ from topokd_edge.distill.checkpoint import (
     save_model,
     unpack_state,
 )
+from topokd_edge.distill.inputs import Inputs
 from topokd_edge.distill.recipe import Training
 from topokd_edge.errors import BadInputError, TopokdError
 from topokd_edge.files import write_bytes, write_text
@@ -40,8 +41,8 @@ class Task(Protocol):
         """The network."""
 
     @property
-    def inputs(self) -> Tensor:
-        """The network's own input for every window of the set, shape (windows, channels, ...)."""
+    def inputs(self) -> Inputs:
+        """The network's own input for every window of the set."""
 
     @property
     def y(self) -> Tensor:
@@ -187,7 +188,7 @@ def steps_per_epoch(windows: int, batch_size: int) -> int:
 
 
 @torch.no_grad()
-def predict(model: WideResNet, inputs: Tensor, windows: Tensor, batch_size: int = 256) -> Tensor:
+def predict(model: WideResNet, inputs: Inputs, windows: Tensor, batch_size: int = 256) -> Tensor:
     """Return logits, shape (len(windows), classes), of the network in evaluation mode."""
     model.eval()
     return torch.cat([model(inputs[part].float()) for part in torch.split(windows, batch_size)]).float()

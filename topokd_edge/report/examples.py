@@ -13,6 +13,7 @@ from topokd_edge.run import DISTILLED_STUDENT, FoldRun
 
 MOST_CLASSES = 4
 MOST_CHANNELS = 6
+_BLOCK = 512
 
 
 def examples(windows: WindowSet, fold_run: FoldRun) -> list[dict[str, Any]]:
@@ -67,6 +68,11 @@ def _typical(windows: WindowSet, held_out: npt.NDArray[np.int64]) -> npt.NDArray
     chosen = []
     for label in np.unique(labels)[:MOST_CLASSES]:
         members = held_out[labels == label]
-        energy = np.asarray(windows.x[members], dtype=np.float64).std(axis=2).sum(axis=1)
+        blocks = np.array_split(members, -(-len(members) // _BLOCK))
+        energy = np.concatenate([_energy(windows.x[block]) for block in blocks])
         chosen.append(int(members[np.argsort(energy, kind="stable")[len(members) // 2]]))
     return np.array(chosen, dtype=np.int64)
+
+
+def _energy(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.asarray(x, dtype=np.float64).std(axis=2).sum(axis=1))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,29 @@ def write_images(
     index: npt.NDArray[np.int64],
     dtype: npt.DTypeLike = np.float32,
     backend: Backend = "fast",
+    jobs: int | None = None,
     progress: Progress = silent,
 ) -> npt.NDArray[np.bool_]:
     """Write the images of the windows `index` as a `.npy` file, whole or not at all, in bounded memory.
+
+    Parameters
+    ----------
+    windows, params
+        What to draw, and how.
+    path
+        The file.
+    index
+        Which windows, in this order.
+    dtype
+        float32, or float16 for images of maximum 1.
+    backend
+        See `persistence_images`.
+    jobs
+        How many processes share the work of "reference", as joblib's `n_jobs`: None is one, or what
+        `joblib.parallel_config` says around the call, which also chooses where they run (loky, dask, ray).
+        The images are the same to the bit. "fast" uses all cores by itself.
+    progress
+        Told how many windows are done.
 
     Returns
     -------
@@ -128,19 +149,50 @@ def write_images(
     _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     degenerate = np.empty(shape[:2], dtype=np.bool_)
     block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else 1
+    parts = np.split(index, range(block, len(index), block))
 
     def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
-        for start in range(0, len(index), block):
-            some = index[start : start + block]
-            x = np.asarray(windows.x[some])
-            refuse_non_finite(x, names=[_name(windows, window) for window in some])
-            images, degenerate[start : start + block] = persistence_images(x, params, backend=backend)
-            yield _as_half(images) if np.dtype(dtype) == np.float16 else images
-            progress(TASK, start + len(some), len(index))
+        done = 0
+        with closing(_drawn(windows, params, parts, backend, jobs)) as drawn:
+            for images, empty in drawn:
+                degenerate[done : done + len(images)] = empty
+                done += len(images)
+                yield _as_half(images) if np.dtype(dtype) == np.float16 else images
+                progress(TASK, done, len(index))
 
     with replacing(path) as part:
         write_npy(part, shape, dtype, blocks())
     return degenerate
+
+
+_Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
+
+
+def _drawn(
+    windows: WindowSet,
+    params: ImageParams,
+    parts: list[npt.NDArray[np.int64]],
+    backend: Backend,
+    jobs: int | None,
+) -> Generator[_Drawn, None, None]:
+    """Return what `_draw` makes of each part of the set, in order; joblib's workers share "reference"."""
+    calls = (
+        (np.asarray(windows.x[part]), [_name(windows, window) for window in part], params, backend)
+        for part in parts
+    )
+    if backend == "fast":
+        return (_draw(*call) for call in calls)
+    from joblib import Parallel, delayed
+
+    work = (delayed(_draw)(*call) for call in calls)
+    drawn: Generator[_Drawn, None, None] = Parallel(n_jobs=jobs, return_as="generator")(work)
+    return drawn
+
+
+def _draw(x: npt.NDArray[np.float32], names: list[str], params: ImageParams, backend: Backend) -> _Drawn:
+    """Return the images of some windows, and which are empty; `names` tell where a bad sample lies."""
+    refuse_non_finite(x, names=names)
+    return persistence_images(x, params, backend=backend)
 
 
 def _as_half(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

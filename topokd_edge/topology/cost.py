@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from topokd_edge.rows import Rows
 from topokd_edge.topology.image import Backend, persistence_images
 from topokd_edge.topology.params import ImageParams
 
@@ -20,9 +20,7 @@ class Cost:
     bytes: int
 
 
-def predict_cost(
-    x: npt.NDArray[np.float32], params: ImageParams, *, backend: Backend, sample: int = 3
-) -> Cost:
+def predict_cost(x: Rows, params: ImageParams, *, backend: Backend, sample: int = 3) -> Cost:
     """Predict what the images of `x` cost, from the time of a few windows spread over the set.
 
     The number of pairs, and so the time, varies between windows: expect the right order of magnitude, not

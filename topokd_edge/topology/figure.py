@@ -12,9 +12,13 @@ from topokd_edge.files import refuse_existing, replacing
 from topokd_edge.topology.image import persistence_images
 from topokd_edge.topology.params import fit_params
 
+_FITTED_ON = 4096
+
 
 def draw_window(windows: WindowSet, window: int, path: Path, *, overwrite: bool = False) -> None:
-    """Draw every channel of one window beside its persistence image; ranges come from the whole set.
+    """Draw every channel of one window beside its persistence image.
+
+    Ranges come from the whole set, or from 4096 windows spread evenly over a larger one.
 
     Parameters
     ----------
@@ -41,7 +45,8 @@ def draw_window(windows: WindowSet, window: int, path: Path, *, overwrite: bool 
     refuse_existing(path, overwrite=overwrite)
     from matplotlib.figure import Figure
 
-    params = fit_params(windows.x)
+    some = np.linspace(0, len(windows) - 1, min(_FITTED_ON, len(windows))).astype(np.int64)
+    params = fit_params(windows.x, rows=some)
     x = np.asarray(windows.x[window : window + 1])
     images = persistence_images(x, params)[0][0]
     channels = len(windows.channels)

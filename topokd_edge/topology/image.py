@@ -69,7 +69,7 @@ def persistence_images(
     UsageError
         When the backend is unknown or `threads` is below 1.
     """
-    check_windows(x)
+    check_windows(x.shape)
     if x.shape[1] != params.channels:
         raise BadInputError(
             f"windows have {x.shape[1]} channels, the image parameters are for {params.channels}"

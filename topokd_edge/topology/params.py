@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.rows import Rows
 from topokd_edge.topology.sublevel import Essential, check_essential, refuse_non_finite
 
 Normalise = Literal["max", "none"]
@@ -132,8 +133,9 @@ def _problems(params: ImageParams) -> list[str]:
 
 
 def fit_params(
-    x: npt.NDArray[np.float32],
+    x: Rows,
     *,
+    rows: npt.NDArray[np.int64] | None = None,
     size: tuple[int, int] = (64, 64),
     sigma: float = 0.015,
     min_life: float = 0.001,
@@ -149,7 +151,9 @@ def fit_params(
     Parameters
     ----------
     x
-        float32, shape (windows, channels, length): training windows only. May be memory-mapped.
+        float32, shape (windows, channels, length). May lie on disk: it is read block by block.
+    rows
+        Indices of the training windows; None takes all of `x`.
     size, sigma, min_life, normalise, essential
         See ImageParams.
 
@@ -167,13 +171,15 @@ def fit_params(
     """
     from topokd_edge.topology import _kernels
 
-    check_windows(x)
+    rows = np.arange(len(x)) if rows is None else rows
+    check_windows((len(rows), *x.shape[1:]))
     check_essential(essential)
-    found = np.empty((len(x), x.shape[1], 3))
+    found = np.empty((len(rows), x.shape[1], 3))
     code = {"drop": _kernels.DROP, "cap": _kernels.CAP, "keep": _kernels.CAP}[essential]
-    for start in range(0, len(x), _BLOCK):
-        block = np.ascontiguousarray(x[start : start + _BLOCK], dtype=np.float32)
-        refuse_non_finite(block, first_window=start)
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        block = np.ascontiguousarray(x[some], dtype=np.float32)
+        refuse_non_finite(block, windows=some)
         _kernels.extremes(block, code, found[start : start + _BLOCK])
     ranges = [_channel_ranges(found[:, channel]) for channel in range(x.shape[1])]
     return ImageParams(
@@ -187,11 +193,11 @@ def fit_params(
     )
 
 
-def check_windows(x: npt.NDArray[np.float32]) -> None:
-    """Raise BadInputError unless `x` has shape (windows, channels, length), each at least 1."""
-    if x.ndim != 3 or 0 in x.shape:
+def check_windows(shape: tuple[int, ...]) -> None:
+    """Raise BadInputError unless `shape` is (windows, channels, length), each at least 1."""
+    if len(shape) != 3 or 0 in shape:
         raise BadInputError(
-            f"windows: expected shape (windows, channels, length), each at least 1, got {x.shape}"
+            f"windows: expected shape (windows, channels, length), each at least 1, got {shape}"
         )
 
 

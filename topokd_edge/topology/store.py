@@ -26,6 +26,7 @@ def extract_images(
     fit_on: tuple[str, ...],
     size: tuple[int, int] = (64, 64),
     backend: Backend = "fast",
+    jobs: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def extract_images(
         Rows and columns of an image.
     backend
         See `persistence_images`.
+    jobs
+        Processes that share the work of "reference"; see `topokd_edge.topology.cache.write_images`.
     overwrite
         Replace an existing folder.
     progress
@@ -70,13 +73,18 @@ def extract_images(
         )
     with new_folder(out, overwrite=overwrite) as folder:
         start = time.perf_counter()
-        params = fit_params(windows.x[windows.of_subjects(list(fit_on))], size=size)
+        params = fit_params(windows.x, rows=windows.of_subjects(list(fit_on)), size=size)
         if backend == "reference":
+            from joblib import effective_n_jobs
+
             expected = predict_cost(windows.x, params, backend=backend)
-            progress(TASK, 0, len(windows), f"about {expected.seconds:.0f} s, {expected.bytes / 1e6:.0f} MB")
+            seconds = expected.seconds / effective_n_jobs(jobs)
+            progress(TASK, 0, len(windows), f"about {seconds:.0f} s, {expected.bytes / 1e6:.0f} MB")
         everything = np.arange(len(windows))
         path = folder / "images.npy"
-        degenerate = write_images(windows, params, path, index=everything, backend=backend, progress=progress)
+        degenerate = write_images(
+            windows, params, path, index=everything, backend=backend, jobs=jobs, progress=progress
+        )
         write_npy(folder / "degenerate.npy", degenerate.shape, np.bool_, [degenerate])
         about = {
             "format": FORMAT,

@@ -70,7 +70,10 @@ def check_essential(essential: str) -> None:
 
 
 def refuse_non_finite(
-    x: npt.NDArray[np.floating], *, first_window: int = 0, names: list[str] | None = None
+    x: npt.NDArray[np.floating],
+    *,
+    windows: npt.NDArray[np.int64] | None = None,
+    names: list[str] | None = None,
 ) -> None:
     """Raise BadInputError naming the places of NaN and infinity in windows.
 
@@ -78,8 +81,8 @@ def refuse_non_finite(
     ----------
     x
         Shape (windows, channels, length).
-    first_window
-        Number of the first window, for the message.
+    windows
+        Number of each window, for the message; None counts from 0.
     names
         What else to call each window, shape (windows,): subject, session, place.
     """
@@ -89,9 +92,10 @@ def refuse_non_finite(
     problems = []
     for window, channel in np.argwhere(~good.all(axis=2))[:10]:
         bad = np.flatnonzero(~good[window, channel])
+        number = window if windows is None else windows[window]
         called = f" ({names[window]})" if names else ""
         problems.append(
-            f"window {first_window + window}{called}, channel {channel}, sample {bad[0]}: "
+            f"window {number}{called}, channel {channel}, sample {bad[0]}: "
             f"{x[window, channel, bad[0]]}, {len(bad)} bad samples of {x.shape[2]}"
         )
     raise BadInputError(

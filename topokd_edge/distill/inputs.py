@@ -1,0 +1,120 @@
+"""What a network learns from: standardised arrays that lie on the device, or are read from disk by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from topokd_edge.bundle import Normalisation
+from topokd_edge.memory import free_memory
+from topokd_edge.rows import Rows
+
+Residency = Literal["auto", "memory", "disk"]
+"""Where inputs lie: by size, always on the device, or always on disk. The numbers are the same to the bit."""
+
+SHARE = 0.5
+"""Of the free memory, what inputs may take; networks, activations and the cache of files need the rest."""
+_BLOCK_BYTES = 16 << 20
+
+
+class Inputs(Protocol):
+    """An input for every window of a set; a tensor on the training device is one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(windows, channels, ...)."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Return the inputs of the windows `rows` (indices, any order), on the training device."""
+
+
+class Streamed:
+    """An array on disk, standardised per channel when it is read.
+
+    Parameters
+    ----------
+    source
+        Shape (windows, channels, ...).
+    scale
+        Mean and standard deviation per channel.
+    dtype
+        What the standardised numbers, computed in float32, are rounded to.
+    device
+        Where they are needed.
+    """
+
+    def __init__(self, source: Rows, scale: Normalisation, dtype: torch.dtype, device: torch.device) -> None:
+        per_channel = (-1, *(1 for _ in source.shape[2:]))
+        self._mean = np.asarray(scale.mean, np.float32).reshape(per_channel)
+        self._std = np.asarray(scale.std, np.float32).reshape(per_channel)
+        self._source, self._dtype, self._device = source, dtype, device
+        self.shape = tuple(source.shape)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Return the inputs of the windows `rows` (indices, any order), on the training device."""
+        block = np.asarray(self._source[rows.cpu().numpy()], dtype=np.float32)
+        scaled = torch.from_numpy((block - self._mean) / self._std)
+        return torch.empty(scaled.shape, dtype=self._dtype).copy_(scaled).to(self._device)
+
+    @property
+    def nbytes(self) -> int:
+        """What `resident` takes."""
+        return math.prod(self.shape) * self._dtype.itemsize
+
+    def resident(self) -> Tensor:
+        """Return all of it as a tensor on the training device."""
+        out = torch.empty(self.shape, dtype=self._dtype, device=self._device)
+        step = max(1, _BLOCK_BYTES * len(self) // self.nbytes)
+        for rows in torch.split(torch.arange(len(self)), step):
+            out[rows[0] : rows[-1] + 1] = self[rows]
+        return out
+
+
+def settle(
+    sources: Mapping[str, Streamed], residency: Residency, device: torch.device
+) -> tuple[dict[str, Inputs], dict[str, Any]]:
+    """Bring onto the device what has room there; leave the rest on disk.
+
+    Parameters
+    ----------
+    sources
+        By name; the first is the first to get room.
+    residency
+        `auto` gives away `SHARE` of the memory that is free: the device's own, or main memory.
+    device
+        Where training computes.
+
+    Returns
+    -------
+    dict
+        The inputs by name.
+    dict
+        The account of it, JSON-able: `device`, `free_bytes`, `share`, and for each name its `bytes` as
+        standardised and where they are `kept`, "memory" or "disk".
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    room = {"auto": SHARE * free, "memory": math.inf, "disk": -math.inf}[residency]
+    inputs: dict[str, Inputs] = {}
+    account: dict[str, Any] = {"device": device.type, "free_bytes": free, "share": SHARE}
+    for name, source in sources.items():
+        fits = source.nbytes <= room
+        if fits:
+            room -= source.nbytes
+        inputs[name] = source.resident() if fits else source
+        account[name] = {"bytes": source.nbytes, "kept": "memory" if fits else "disk"}
+    return inputs, account
