@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from made_recordings import windows_of
 
-from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.checkpoint import save_model
 from topokd_edge.files import write_json
 from topokd_edge.models.wrn import WideResNet, WRNSpec
@@ -82,18 +82,14 @@ def make_run(folder: Path, *, windows_each: int = 80) -> Run:
     n = 3 * windows_each
     mean, std = np.array([100.0, -3.0, 0.01]), np.array([50.0, 1.0, 0.002])
     x, y = activities(n, seed=1)
-    windows = WindowSet(
-        x=(x * std[:, None] + mean[:, None]).astype(np.float32),
-        y=y,
-        subject=np.repeat(["1", "2", "3"], windows_each),
-        session=np.repeat(["a"], n),
-        recording=np.zeros(n, dtype=np.int64),
-        start=np.arange(n) * LENGTH,
+    windows = windows_of(
+        x * std[:, None] + mean[:, None],
+        y,
+        np.repeat(["1", "2", "3"], windows_each),
+        ("lie", "run", "sit", "stand", "walk"),
         rate_hz=30.5,
         channels=("x", "y", "z"),
         units=("mV", "g", "uT"),
-        class_names=("lie", "run", "sit", "stand", "walk"),
-        made={},
     )
     windows.save(folder / "windows")
     run = Run(folder / "run")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
+from topokd_edge.data.recordingset import RecordingSet
+from topokd_edge.data.spool import spool
+from topokd_edge.data.stream import Chunk, Opened, Stream
 from topokd_edge.data.windowset import WindowSet
 
 
@@ -65,22 +72,92 @@ def write_npz(path: Path, **changes: Any) -> Path:
     return path
 
 
+def windows_of(
+    x: np.ndarray,
+    y: np.ndarray,
+    subject: np.ndarray | list[str],
+    class_names: tuple[str, ...],
+    *,
+    rate_hz: float = 50.0,
+    channels: tuple[str, ...] | None = None,
+    units: tuple[str, ...] | None = None,
+    made: dict[str, Any] | None = None,
+) -> WindowSet:
+    """The given windows (windows, channels, length), each a recording of its own."""
+    channels = channels or tuple(f"c{index}" for index in range(x.shape[1]))
+    items = [
+        replace(
+            recording(str(who), rate_hz=rate_hz, source=f"memory#{number}"),
+            samples=np.asarray(window, dtype=np.float32),
+            channels=channels,
+            units=units or ("1",) * x.shape[1],
+            labels=(LabelInterval(0, x.shape[2], class_names[label]),),
+        )
+        for number, (window, who, label) in enumerate(zip(x, subject, y, strict=True))
+    ]
+    return WindowSet(
+        recordings=RecordingSet.of(items),
+        recording=np.arange(len(x), dtype=np.int64),
+        start=np.zeros(len(x), dtype=np.int64),
+        length=x.shape[2],
+        y=np.asarray(y, dtype=np.int64),
+        class_names=class_names,
+        made=made or {},
+    )
+
+
 def window_set(subjects: list[str], labels: list[int], class_names: tuple[str, ...]) -> WindowSet:
     """One window of 10 samples per entry, each from its own recording."""
-    n = len(subjects)
-    return WindowSet(
-        x=np.random.default_rng(0).normal(size=(n, 2, 10)).astype(np.float32),
-        y=np.array(labels, dtype=np.int64),
-        subject=np.array(subjects, dtype=np.str_),
-        session=np.full(n, "1"),
-        recording=np.arange(n, dtype=np.int64),
-        start=np.zeros(n, dtype=np.int64),
-        rate_hz=10.0,
-        channels=("c0", "c1"),
-        units=("1", "1"),
-        class_names=class_names,
-        made={},
+    x = np.random.default_rng(0).normal(size=(len(subjects), 2, 10)).astype(np.float32)
+    return windows_of(x, np.array(labels), subjects, class_names, rate_hz=10.0)
+
+
+def streams(*recordings: Recording) -> Opened:
+    """The recordings as an importer would give them."""
+    return Opened(
+        tuple(
+            Stream(
+                source=item.source,
+                path=None,
+                channels=item.channels,
+                units=item.units,
+                rate_hz=item.rate_hz,
+                chunks=partial(_chunks, item),
+                subject=item.subject,
+                session=item.session,
+            )
+            for item in recordings
+        )
     )
+
+
+def _chunks(item: Recording) -> Iterator[Chunk]:
+    names = np.full(item.samples.shape[1], "", dtype="<U16")
+    for label in item.labels:
+        names[label.start : label.stop] = label.label
+    borders = tuple(gap.after_sample + 1 for gap in item.gaps)
+    yield Chunk(np.ascontiguousarray(item.samples.T), labels=names, borders=borders)
+
+
+def read_all(opened: Opened) -> list[Recording]:
+    """Every stream in memory: its samples as they are in the file, its labels, its borders as gaps."""
+    recordings = []
+    for stream in opened.streams:
+        with TemporaryDirectory() as folder:
+            spooled = spool(stream, stream.channels, Path(folder))
+            recordings.append(
+                replace(
+                    recording(stream.subject, source=stream.source, rate_hz=stream.rate_hz or 1.0),
+                    session=stream.session,
+                    device=stream.device,
+                    channels=stream.channels,
+                    units=stream.units,
+                    samples=np.array(spooled.samples).T,
+                    labels=spooled.labels,
+                    gaps=tuple(Gap(border - 1, 0.0) for border in spooled.borders),
+                )
+            )
+    return recordings
 
 
 def shared_data(name: str) -> Path:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from topokd_edge.data.windowset import WindowSet
+from made_recordings import windows_of
 
 PROGRAM = [sys.executable, "-c", "from topokd_edge.cli import main; main()"]
 
@@ -22,12 +21,7 @@ def windows(tmp_path: Path) -> Path:
     subject = np.repeat(["a", "b", "c", "d", "e", "f"], 80)
     y = np.tile(np.arange(2), 240)
     x = rng.normal(size=(480, 2, 64)).astype(np.float32) + y[:, None, None]
-    number = np.arange(480)
-    made = {"credit": "made in a test"}
-    made_set = WindowSet(
-        x, y, subject, subject, number, 0 * number, 50.0, ("u", "v"), ("g", "g"), ("no", "yes"), made
-    )
-    made_set.save(tmp_path / "windows")
+    windows_of(x, y, subject, ("no", "yes"), made={"credit": "made in a test"}).save(tmp_path / "windows")
     return tmp_path / "windows"
 
 

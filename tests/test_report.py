@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_recordings import windows_of
 from typer.testing import CliRunner
 
 from topokd_edge.data.windowset import WindowSet
@@ -47,17 +48,14 @@ def synthetic_windows(seed: int = 0) -> WindowSet:
         "gap": 380,
         "tail": 3_000,
     }
-    return WindowSet(
-        x=x,
-        y=y.astype(np.int64),
-        subject=subject,
-        session=np.full(len(y), "1"),
-        recording=np.zeros(len(y), dtype=np.int64),
-        start=np.arange(len(y), dtype=np.int64) * 128,
+    return windows_of(
+        x,
+        y,
+        subject,
+        CLASSES,
         rate_hz=RATE,
         channels=("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"),
         units=("g", "g", "g", "rad/s", "rad/s", "rad/s"),
-        class_names=CLASSES,
         made={
             "source": "waves.npz",
             "credit": "made by the tests <b>",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_recordings import windows_of
 from made_training import interrupt_at
 
 from topokd_edge.data.split import Fold
@@ -56,19 +57,8 @@ def windows(change: Callable[[np.ndarray, np.ndarray], None] | None = None) -> W
     x = (x + rng.normal(0, 0.2, x.shape)).astype(np.float32)
     if change is not None:
         change(x, subject)
-    return WindowSet(
-        x=x,
-        y=y.astype(np.int64),
-        subject=subject.astype(str),
-        session=np.full(n, "1"),
-        recording=np.arange(n, dtype=np.int64),
-        start=np.zeros(n, dtype=np.int64),
-        rate_hz=20.0,
-        channels=("acc_x", "acc_y"),
-        units=("g", "g"),
-        class_names=("run", "sit", "walk"),
-        made={},
-    )
+    names = ("run", "sit", "walk")
+    return windows_of(x, y, subject.astype(str), names, rate_hz=20.0, channels=("acc_x", "acc_y"))
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,13 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_recordings import read_all, windows_of
 from scipy.special import ndtr
 from typer.testing import CliRunner
 
 from topokd_edge.cli import app
 from topokd_edge.data.importers import shoulder_watch
+from topokd_edge.data.stream import ReadOptions
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.topology import cache
@@ -206,25 +208,14 @@ def test_backends_agree_on_real_windows(name) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("seglearn") is None, reason="seglearn is not installed")
 def test_backends_agree_on_watch_data() -> None:
-    x = np.stack([recording.samples[:, 100:300] for recording in shoulder_watch.read()[::24]])
+    opened = shoulder_watch.open_streams(None, ReadOptions())
+    x = np.stack([item.samples[:, 100:300] for item in read_all(opened)[::24]])
     assert_backends_agree(x, fit_params(x[:3]))
 
 
 def window_set(x: Windows) -> WindowSet:
     count = len(x)
-    return WindowSet(
-        x=x,
-        y=np.arange(count, dtype=np.int64) % 2,
-        subject=np.array([str(1 + i % 2) for i in range(count)]),
-        session=np.array(["morning"] * count),
-        recording=np.zeros(count, dtype=np.int64),
-        start=np.arange(count, dtype=np.int64),
-        rate_hz=50.0,
-        channels=tuple(f"c{i}" for i in range(x.shape[1])),
-        units=("g",) * x.shape[1],
-        class_names=("run", "walk"),
-        made={},
-    )
+    return windows_of(x, np.arange(count) % 2, [str(1 + i % 2) for i in range(count)], ("run", "walk"))
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,48 @@ def write_npy(
         np.lib.format.write_array_header_2_0(stream, header)
         for block in blocks:
             stream.write(np.ascontiguousarray(block, dtype=kind).data)
+
+
+class RowWriter:
+    """Appends rows to an `.npy` file whose length is not known beforehand; see `appended_npy`."""
+
+    def __init__(self, stream: IO[bytes], columns: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._stream, self._columns, self._dtype = stream, columns, dtype
+        self.rows = 0
+
+    def append(self, block: npt.NDArray[Any]) -> None:
+        """Write a block of shape (n, *columns)."""
+        if block.shape[1:] != self._columns:
+            raise ValueError(f"a block of shape {block.shape} in a file of rows of shape {self._columns}")
+        self._stream.write(np.ascontiguousarray(block, dtype=self._dtype).data)
+        self.rows += len(block)
+
+    def write_header(self) -> None:
+        """Write the header at the current position; its size does not depend on the number of rows."""
+        shape = (self.rows, *self._columns)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_2_0(self._stream, header)
+
+
+@contextmanager
+def appended_npy(path: Path, columns: tuple[int, ...], dtype: npt.DTypeLike) -> Iterator[RowWriter]:
+    """Write an `.npy` file of shape (rows, *columns) by appending blocks of rows.
+
+    The header is right once the block ends without an error. A full disk gives an OSError with its number.
+    """
+    with path.open("wb") as stream:
+        writer = RowWriter(stream, columns, np.dtype(dtype))
+        writer.write_header()
+        begin = stream.tell()
+        yield writer
+        stream.seek(0)
+        writer.write_header()
+        if stream.tell() != begin:
+            raise RuntimeError("the header of an .npy file grew with its number of rows")
 
 
 def _damaged(path: Path, error: BaseException, hint: str) -> BadInputError:

@@ -17,6 +17,7 @@ from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, Mis
 from topokd_edge.files import read_json, sha256_file, write_text
 from topokd_edge.manifest import MANIFEST, Int8Numbers, Manifest, ModelFile, Normalisation
 from topokd_edge.runtime import Model, dequantise, open_model, quantise_input, quiet
+from topokd_edge.streaming import WindowStream
 
 __all__ = [
     "BadInputError",
@@ -30,6 +31,7 @@ __all__ = [
     "ModelFile",
     "Normalisation",
     "TopokdError",
+    "WindowStream",
     "dequantise",
     "open_model",
     "quantise_input",
@@ -112,6 +114,17 @@ class Bundle:
         if wrong:
             raise BadInputError(f"{path}: no expected logits of shape {expected} for {', '.join(wrong)}")
         return vectors
+
+    def stream(self, overlap: float = 0.5) -> WindowStream:
+        """Return the object that an app feeds with samples; its windows go into the model as they are.
+
+        Parameters
+        ----------
+        overlap
+            Share of a window that the next one repeats; with 0.5 there is an answer every half window.
+        """
+        manifest = self.manifest
+        return WindowStream(manifest.channels, manifest.length, overlap, manifest.normalisation)
 
     def check_hashes(self) -> None:
         """Compare every file with `SHA256SUMS`, and the model files with the manifest.

@@ -1,58 +1,57 @@
-"""From a file to a window set in one step, as the command line and the demonstration do it."""
+"""From files to a window set on disk in one step, as the command line and the demonstration do it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
-from topokd_edge.data.check import acceleration_norms_g, check_recordings, select_channels
-from topokd_edge.data.importers import importer
+import numpy as np
+
+from topokd_edge.arrays import appended_npy, map_npy
+from topokd_edge.data.archive import unpack
+from topokd_edge.data.check import check_recordings
+from topokd_edge.data.clean import Cleaning, clean
+from topokd_edge.data.importers import Importer, importer
+from topokd_edge.data.options import ImportOptions
 from topokd_edge.data.recording import Recording
+from topokd_edge.data.recordingset import SAMPLES, RecordingSet, refuse_mixture, write_descriptions
+from topokd_edge.data.stream import Opened, ReadOptions, Refused, Stream
+from topokd_edge.data.subjects import subject_of
 from topokd_edge.data.windows import make_windows
 from topokd_edge.data.windowset import WindowSet
+from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.files import new_folder
+from topokd_edge.progress import Progress, silent
+
+TASK = "recordings"
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A window set, the recordings it was cut from, and the warnings of each recording."""
+    """A window set, the warnings of each of its recordings, and what was refused."""
 
     windows: WindowSet
-    recordings: tuple[Recording, ...]
     warnings: tuple[tuple[str, ...], ...]
-
-    def recordings_account(self) -> list[dict[str, Any]]:
-        """Describe each recording as JSON-able data; norms in g, gaps in seconds."""
-        return [
-            {
-                "file": item.source,
-                "subject": item.subject,
-                "session": item.session,
-                "device": item.device,
-                "rate_hz": item.rate_hz,
-                "samples": int(item.samples.shape[1]),
-                "channels": list(item.channels),
-                "units": list(item.units),
-                "start": None,
-                "gaps": [{"after_sample": gap.after_sample, "seconds": gap.seconds} for gap in item.gaps],
-                "median_norm_g": _oddest_norm(item),
-                "warnings": list(warnings),
-            }
-            for item, warnings in zip(self.recordings, self.warnings, strict=True)
-        ]
+    refused: tuple[Refused, ...]
 
 
 def import_windows(
     format_name: str,
     path: Path | None,
+    options: ImportOptions,
     *,
-    seconds: float,
-    overlap: float,
-    channels: Sequence[str] = (),
-    min_subjects_per_class: int = 0,
+    out: Path,
+    overwrite: bool = False,
+    jobs: int = 1,
+    progress: Progress = silent,
 ) -> Imported:
-    """Read, check and cut recordings.
+    """Read, clean, check and cut recordings; write them with their windows as the folder `out`.
+
+    Memory is bounded by the largest chunk an importer reads and by the list of windows, not by the files.
 
     Parameters
     ----------
@@ -60,39 +59,178 @@ def import_windows(
         A name of `topokd_edge.data.importers.IMPORTERS`.
     path
         What to read; None for a format that brings its own data.
-    seconds, overlap, min_subjects_per_class
-        See `make_windows`.
-    channels
-        Keep these, in this order; empty keeps all.
+    options
+        See there.
+    out, overwrite
+        Where the set is written, whole or not at all; whether an existing folder is replaced.
+    jobs
+        Recordings read at a time, through joblib (its backend can be chosen with
+        `joblib.parallel_config`).
+    progress
+        Told how many recordings are read.
 
     Raises
     ------
     UsageError, BadInputError, MissingError
-        As the importer, `check_recordings` and `make_windows` say.
+        As the importer, `clean`, `check_recordings` and `make_windows` say. A file that cannot be used does
+        not stop the others; with none left, everything found is raised.
     """
     chosen = importer(format_name)
-    recordings = chosen.read(path)
-    if channels:
-        recordings = select_channels(recordings, channels)
-    warnings = check_recordings(recordings)
-    credit, licence = chosen.about(path)
-    windows = make_windows(
-        recordings,
-        seconds=seconds,
-        overlap=overlap,
-        drop_rare_classes=min_subjects_per_class,
-        made={
+    _refuse_unused(format_name, chosen, options.read)
+    with new_folder(out, overwrite=overwrite) as folder:
+        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
+        place = _unpacked(chosen, path, scratch)
+        opened = _with_subjects(chosen.open(place, options.read), options.subject_from)
+        streams = _cleanings(chosen, opened.streams, options.cleaning)
+        recordings, refused = _record(streams, folder, scratch, jobs, progress)
+        refused = (*opened.refused, *refused)
+        if not recordings:
+            raise _nothing_left(path, refused)
+        placed = RecordingSet.placed(recordings, map_npy(folder / SAMPLES, hint="import again"))
+        refuse_mixture(placed)
+        warnings = check_recordings(placed)
+        write_descriptions(folder, placed)
+        credit, licence = chosen.about(place)
+        made = {
             "format": format_name,
             "source": path.name if path else format_name,
             "credit": credit,
             "licence": licence,
-            "recordings": len(recordings),
-        },
+            "recordings": len(placed),
+            "refused": [asdict(item) for item in refused],
+            "warnings": [list(item) for item in warnings],
+            "channels_left_out": [name for name in streams[0][0].channels if name not in placed[0].channels],
+        }
+        make_windows(placed, options.cut, made=made).save_index(folder)
+        shutil.rmtree(scratch)
+    return Imported(WindowSet.open(out), tuple(warnings), refused)
+
+
+def _refuse_unused(name: str, chosen: Importer, options: ReadOptions) -> None:
+    """Raise UsageError for options that the format does not listen to."""
+    said = {item.name for item in fields(options) if getattr(options, item.name) not in (None, False)}
+    unused = sorted(said - chosen.uses - {"rate_hz", "assume_yes"})
+    if unused:
+        raise UsageError(f"format {name} does not use {', '.join('--' + item for item in unused)}")
+
+
+def _unpacked(chosen: Importer, path: Path | None, scratch: Path) -> Path | None:
+    """Return the folder of an archive's files; any other path as it is."""
+    if path is None or not path.is_file() or path.suffix.lower() not in chosen.archives:
+        return path
+    folder = scratch / path.name
+    folder.mkdir()
+    unpack(path, folder)
+    return folder
+
+
+def _with_subjects(opened: Opened, rule: str | None) -> Opened:
+    """Name the subject of every stream by the user's rule."""
+    if rule is None:
+        return opened
+    streams, refused = [], list(opened.refused)
+    for stream in opened.streams:
+        try:
+            streams.append(replace(stream, subject=subject_of(rule, stream.path or Path(stream.source))))
+        except BadInputError as error:
+            refused.append(Refused(stream.source, str(error)))
+    return Opened(tuple(streams), tuple(refused))
+
+
+def _cleanings(
+    chosen: Importer, streams: tuple[Stream, ...], cleaning: Cleaning
+) -> list[tuple[Stream, Cleaning]]:
+    """Return each stream with what to do to it: the channels asked for, or those the format chooses.
+
+    Raises
+    ------
+    UsageError
+        When a channel is asked for twice, or a stream has no such channel.
+    BadInputError
+        When streams would keep different channels.
+    """
+    asked = cleaning.channels
+    plans = []
+    for stream in streams:
+        if len(set(asked)) != len(asked) or not set(asked) <= set(stream.channels):
+            raise UsageError(
+                f"--channels {','.join(asked)}: each must be a different one of "
+                f"{', '.join(stream.channels)} ({stream.source})"
+            )
+        usual = tuple(name for name in chosen.channels if name in stream.channels)
+        plans.append((stream, replace(cleaning, channels=asked or usual or stream.channels)))
+    kept = {plan.channels for _, plan in plans}
+    if len(kept) > 1:
+        common = [name for name in plans[0][1].channels if all(name in channels for channels in kept)]
+        raise BadInputError(
+            "recordings have different channels",
+            problems=[f"{stream.source}: {', '.join(plan.channels)}" for stream, plan in plans[:10]],
+            hint=f"keep what they share: --channels {','.join(common)}"
+            if common
+            else "import them separately",
+        )
+    return plans
+
+
+@dataclass(frozen=True, slots=True)
+class _Cleaned:
+    """A recording without its samples, and the file that holds them."""
+
+    recording: Recording
+    samples: Path
+
+
+def _clean_one(stream: Stream, cleaning: Cleaning, scratch: Path) -> _Cleaned | Refused:
+    """Clean one stream in a folder of its own; runs in any process."""
+    scratch.mkdir()
+    try:
+        recording = clean(stream, cleaning, scratch)
+    except BadInputError as error:
+        return Refused(stream.source, str(error))
+    samples = recording.samples
+    empty = np.empty((len(recording.channels), 0), dtype=np.float32)
+    return _Cleaned(replace(recording, samples=empty), Path(str(samples.filename)))  # type: ignore[attr-defined]
+
+
+def _record(
+    streams: Sequence[tuple[Stream, Cleaning]], folder: Path, scratch: Path, jobs: int, progress: Progress
+) -> tuple[list[Recording], tuple[Refused, ...]]:
+    """Clean every stream and append its samples to `samples.npy`, in their order."""
+    recordings, refused = [], []
+    columns = len(streams[0][1].channels) if streams else 0
+    outcomes = _outcomes(streams, scratch, jobs)
+    with appended_npy(folder / SAMPLES, (columns,), np.float32) as writer:
+        for number, outcome in enumerate(outcomes):
+            progress(TASK, number + 1, len(streams))
+            if isinstance(outcome, Refused):
+                refused.append(outcome)
+            else:
+                samples = map_npy(outcome.samples, hint="import again")
+                for start in range(0, len(samples), _BLOCK):
+                    writer.append(samples[start : start + _BLOCK])
+                shape = (columns, len(samples))
+                recordings.append(replace(outcome.recording, samples=np.broadcast_to(np.float32(0), shape)))
+            shutil.rmtree(scratch / str(number))
+    return recordings, tuple(refused)
+
+
+def _outcomes(
+    streams: Sequence[tuple[Stream, Cleaning]], scratch: Path, jobs: int
+) -> Iterator[_Cleaned | Refused]:
+    """Yield what became of each stream, in order; with several jobs through joblib."""
+    if jobs == 1:
+        yield from (_clean_one(s, cleaning, scratch / str(n)) for n, (s, cleaning) in enumerate(streams))
+        return
+    from joblib import Parallel, delayed
+
+    calls = (delayed(_clean_one)(s, cleaning, scratch / str(n)) for n, (s, cleaning) in enumerate(streams))
+    yield from Parallel(n_jobs=jobs, return_as="generator")(calls)
+
+
+def _nothing_left(path: Path | None, refused: Sequence[Refused]) -> BadInputError:
+    if len(refused) == 1:
+        return BadInputError(refused[0].reason)
+    return BadInputError(
+        f"{path}: none of {len(refused)} file(s) can be used",
+        problems=[f"{item.file}: {item.reason}" for item in refused[:20]],
     )
-    return Imported(windows, tuple(recordings), tuple(warnings))
-
-
-def _oddest_norm(recording: Recording) -> float | None:
-    """Median norm of the accelerometer that is farthest from 1 g; None without one."""
-    norms = acceleration_norms_g(recording).values()
-    return max(norms, key=lambda norm: max(norm, 1 / max(norm, 1e-9)), default=None)

@@ -1,219 +1,283 @@
-"""Cutting recordings into windows that never cross a subject, session, gap or label change."""
+"""Cutting recordings into windows that never cross a subject, session, gap or (by rule) label change."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from topokd_edge.data.recording import Recording
-from topokd_edge.data.windowset import WindowSet
+from topokd_edge.data.recording import LabelInterval, Recording
+from topokd_edge.data.recordingset import RecordingSet
+from topokd_edge.data.windowset import WindowSet, covered_between
 from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.streaming import window_step
 
 SHORTEST = 8
 """Samples; three stages of a WideResNet with strides 1, 2, 2 leave two positions of eight."""
+LabelRule = Literal["all", "majority", "last", "ends"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A stretch of one recording with one label and no gap, and how many windows it holds."""
+class Cut:
+    """How windows are cut and labelled.
+
+    Attributes
+    ----------
+    seconds
+        Length of a window; round(seconds * rate) samples.
+    overlap
+        Share of a window that the next one repeats, see `topokd_edge.streaming.window_step`.
+    label_rule
+        "all": every sample has the label; windows begin anew at each label change.
+        The others lay one grid of windows over each gapless stretch: "majority" takes the label that at
+        least the share `majority` of the samples has, "last" the label of the last sample, "ends" that of
+        the first sample if the last has the same (whatever lies between).
+    majority
+        Smallest share for "majority", above 0.5.
+    transitions
+        Keep windows with more than one label (an unlabelled sample counts as one); "all" has none.
+    drop_labels
+        Labels that are treated as if they were absent.
+    min_subjects_per_class
+        Leave out classes that fewer than this many subjects have windows of.
+    """
+
+    seconds: float = 2.56
+    overlap: float = 0.5
+    label_rule: LabelRule = "all"
+    majority: float = 0.75
+    transitions: bool = True
+    drop_labels: tuple[str, ...] = ()
+    min_subjects_per_class: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """A gapless part of one recording, its candidate windows and the label of each; -1: no clear label."""
 
     recording: int
     start: int
     stop: int
-    label: str
+    label: int | None
     gap_before: bool
     gap_after: bool
-    windows: int
+    starts: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
 
 
-def make_windows(
-    recordings: Sequence[Recording],
-    *,
-    seconds: float,
-    overlap: float,
-    made: dict[str, Any],
-    drop_rare_classes: int = 0,
-) -> WindowSet:
+def make_windows(recordings: Sequence[Recording], cut: Cut, *, made: dict[str, Any]) -> WindowSet:
     """Cut recordings into equally long windows.
 
-    A window lies inside one label interval of one recording and over no gap. Its length is
-    round(seconds * rate) samples, the step round(length * (1 - overlap)).
+    A window lies inside one recording and over no gap.
 
     Parameters
     ----------
     recordings
         All with the same rate, channels and units.
-    seconds
-        Length of a window.
-    overlap
-        Share of a window that the next one repeats, 0 <= overlap < 1.
+    cut
+        Length, overlap and label rule.
     made
         What is known of the origin; returned in the set together with what was dropped and why.
-    drop_rare_classes
-        Leave out classes that fewer than this many subjects have windows of.
 
     Returns
     -------
     WindowSet
-        `made["dropped"]` counts samples: `unlabelled`, `too_short` (in a labelled stretch shorter than a
-        window), `gap` (cut off by a gap), `tail` (left over at the end of a stretch) and `rare_class`; with
-        those `in_windows` they add up to `samples`. `made["left_out_classes"]` counts windows by class.
+        `made["dropped"]` counts samples: `unlabelled`, `too_short` (in a stretch shorter than a window),
+        `gap` (cut off by a gap), `tail` (left over at the end of a stretch), `no_clear_label` (only in windows
+        that the label rule gives no label) and `rare_class`; with those `in_windows` they add up to `samples`.
+        `made["left_out_classes"]` counts windows by class.
 
     Raises
     ------
     UsageError
-        When seconds or overlap make no sense at this rate.
+        When the cut makes no sense at this rate or for these labels.
     BadInputError
         When recordings do not fit together, or a class gets no window at all.
     """
-    _refuse_mixture(recordings)
-    rate_hz = recordings[0].rate_hz
-    length, step = _length_and_step(rate_hz, seconds, overlap)
-    pieces = [p for index, item in enumerate(recordings) for p in _pieces(index, item, length, step)]
-    subjects: dict[str, set[str]] = {piece.label: set() for piece in pieces}
-    for piece in pieces:
-        if piece.windows:
-            subjects[piece.label].add(recordings[piece.recording].subject)
-    rare = {label for label, who in subjects.items() if len(who) < drop_rare_classes}
-    class_names = tuple(sorted(set(subjects) - rare))
-    _refuse_empty([name for name in class_names if not subjects[name]], pieces, seconds, rate_hz)
-    if not class_names:
-        raise BadInputError(
-            "no class is left to make windows of",
-            hint="a lower --min-subjects-per-class, shorter --seconds, or labelled recordings",
-        )
+    recordings = RecordingSet.of(recordings)
+    length, step = _length_and_step(recordings[0].rate_hz, cut)
+    names = _label_names(recordings, cut)
+    code = {name: index for index, name in enumerate(names)}
+    stretches = [s for i, item in enumerate(recordings) for s in _stretches(i, item, code, cut, length, step)]
+    recording = np.repeat(_ints(s.recording for s in stretches), _ints(len(s.starts) for s in stretches))
+    start = _joined([s.starts for s in stretches])
+    label = _joined([s.labels for s in stretches])
+    who = np.array([item.subject for item in recordings], dtype=np.str_)[recording]
+    people = [len(set(who[label == index].tolist())) for index in range(len(names))]
+    rare = np.array([number < cut.min_subjects_per_class for number in people], dtype=np.bool_)
+    _refuse_empty(recordings, names, people, rare, cut)
+    kept = (label >= 0) & ~np.append(rare, True)[label]
+    to_class = np.cumsum(~rare) - 1
     account = {
-        "window_seconds": seconds,
-        "overlap": overlap,
+        "window_seconds": cut.seconds,
+        "overlap": cut.overlap,
         "step_samples": step,
-        "dropped": _dropped(recordings, pieces, rare, length, step),
-        "left_out_classes": {
-            label: sum(piece.windows for piece in pieces if piece.label == label) for label in sorted(rare)
-        },
+        "label_rule": cut.label_rule,
+        **({"majority": cut.majority} if cut.label_rule == "majority" else {}),
+        "transitions": cut.transitions and cut.label_rule != "all",
+        "dropped": _dropped(recordings, stretches, rare, length),
+        "left_out_classes": {names[i]: int((label == i).sum()) for i in np.flatnonzero(rare).tolist()},
     }
-    kept = [piece for piece in pieces if piece.windows and piece.label not in rare]
-    return _cut(recordings, kept, length, step, class_names, {**made, **account})
+    return WindowSet(
+        recordings=recordings,
+        recording=recording[kept],
+        start=start[kept],
+        length=length,
+        y=to_class[label[kept]],
+        class_names=tuple(name for name, left_out in zip(names, rare, strict=True) if not left_out),
+        made={**made, **account},
+    )
 
 
-def _refuse_mixture(recordings: Sequence[Recording]) -> None:
-    if not recordings:
-        raise BadInputError("there is no recording to cut windows from")
-    first = recordings[0]
-    problems = []
-    for name in ("rate_hz", "channels", "units"):
-        want = getattr(first, name)
-        for other in recordings:
-            if getattr(other, name) != want:
-                problems.append(
-                    f"{other.source}: {name} is {getattr(other, name)}, but {want} in {first.source}"
-                )
-    if problems:
-        raise BadInputError(
-            "recordings of different rate, channels or units do not make one window set",
-            problems=problems,
-            hint="import them separately, or choose channels they share with --channels",
-        )
+def _ints(values: Any) -> npt.NDArray[np.int64]:
+    return np.array(list(values), dtype=np.int64)
 
 
-def _length_and_step(rate_hz: float, seconds: float, overlap: float) -> tuple[int, int]:
+def _joined(arrays: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
+
+
+def _length_and_step(rate_hz: float, cut: Cut) -> tuple[int, int]:
+    seconds, overlap = cut.seconds, cut.overlap
     if not (np.isfinite(seconds) and seconds > 0):
         raise UsageError(f"--seconds {seconds}: expected a positive number of seconds")
-    if not 0 <= overlap < 1:
-        raise UsageError(f"--overlap {overlap}: expected 0 or more and less than 1, for example 0.5")
+    if not 0.5 < cut.majority <= 1:
+        raise UsageError(f"--majority {cut.majority}: expected more than 0.5 and at most 1")
     length = round(seconds * rate_hz)
     if length < SHORTEST:
         raise UsageError(
             f"--seconds {seconds}: {length} samples at {rate_hz} Hz, expected at least {SHORTEST} "
             f"({SHORTEST / rate_hz:.3g} s)"
         )
-    step = round(length * (1 - overlap))
-    if step < 1:
-        raise UsageError(f"--overlap {overlap}: windows of {length} samples would not move on")
-    return length, step
+    return length, window_step(length, overlap)
 
 
-def _pieces(index: int, recording: Recording, length: int, step: int) -> list[_Piece]:
-    """Cut the label intervals of one recording at its gaps."""
+def _label_names(recordings: RecordingSet, cut: Cut) -> list[str]:
+    """Return every label that is used, sorted."""
+    present = {interval.label for item in recordings for interval in item.labels}
+    unknown = sorted(set(cut.drop_labels) - present)
+    if unknown:
+        raise UsageError(
+            f"--drop-labels: no recording has {', '.join(unknown)}; there are {', '.join(sorted(present))}"
+        )
+    names = sorted(present - set(cut.drop_labels))
+    if not names:
+        raise BadInputError(
+            "no sample of any recording has a label, so there is no class to learn",
+            hint="give the labels: --labels FILE.csv with columns start,end,label (docs/data.md)",
+        )
+    return names
+
+
+def _stretches(
+    index: int, recording: Recording, code: dict[str, int], cut: Cut, length: int, step: int
+) -> list[_Stretch]:
     borders = np.array([gap.after_sample + 1 for gap in recording.gaps], dtype=np.int64)
-    pieces = []
-    for interval in recording.labels:
-        inside = borders[(borders > interval.start) & (borders < interval.stop)].tolist()
-        edges = [interval.start, *inside, interval.stop]
+    labels = [item for item in recording.labels if item.label in code]
+    whole = [LabelInterval(0, recording.samples.shape[1], "")]
+    found = []
+    for interval in labels if cut.label_rule == "all" else whole:
+        first, last = np.searchsorted(borders, (interval.start + 1, interval.stop))
+        edges = [interval.start, *borders[first:last].tolist(), interval.stop]
         for start, stop in pairwise(edges):
-            windows = max(0, (stop - start - length) // step + 1)
+            starts = np.arange(start, stop - length + 1, step, dtype=np.int64)
+            label = code[interval.label] if cut.label_rule == "all" else None
+            given = (
+                np.full(len(starts), label)
+                if label is not None
+                else _ruled(starts, length, labels, code, cut)
+            )
             gap_before, gap_after = start > interval.start, stop < interval.stop
-            pieces.append(_Piece(index, start, stop, interval.label, gap_before, gap_after, windows))
-    return pieces
+            found.append(_Stretch(index, start, stop, label, gap_before, gap_after, starts, given))
+    return found
 
 
-def _refuse_empty(empty: list[str], pieces: list[_Piece], seconds: float, rate_hz: float) -> None:
+def _ruled(
+    starts: npt.NDArray[np.int64], length: int, labels: list[LabelInterval], code: dict[str, int], cut: Cut
+) -> npt.NDArray[np.int64]:
+    """Return the label of each window by the rule, -1 where there is none."""
+    if not labels:
+        return np.full(len(starts), -1, dtype=np.int64)
+    share = np.zeros((len(code), len(starts)), dtype=np.int64)
+    for name in {item.label for item in labels}:
+        intervals = [(item.start, item.stop) for item in labels if item.label == name]
+        share[code[name]] = covered_between(intervals, starts, starts + length)
+    most = share.argmax(axis=0)
+    if cut.label_rule == "majority":
+        label = np.where(share.max(axis=0) >= cut.majority * length, most, -1)
+    else:
+        label = _label_at(starts + length - 1, labels, code)
+        if cut.label_rule == "ends":
+            label = np.where(label == _label_at(starts, labels, code), label, -1)
+    if not cut.transitions:
+        label = np.where(share.max(axis=0) == length, label, -1)
+    return np.asarray(label, dtype=np.int64)
+
+
+def _label_at(
+    places: npt.NDArray[np.int64], labels: list[LabelInterval], code: dict[str, int]
+) -> npt.NDArray[np.int64]:
+    """Return the label of each sample, -1 where it has none."""
+    begins = _ints(item.start for item in labels)
+    at = np.searchsorted(begins, places, side="right") - 1
+    inside = (at >= 0) & (places < _ints(item.stop for item in labels)[at])
+    return np.where(inside, _ints(code[item.label] for item in labels)[at], -1)
+
+
+def _refuse_empty(
+    recordings: RecordingSet, names: list[str], people: list[int], rare: npt.NDArray[np.bool_], cut: Cut
+) -> None:
+    if rare.all():
+        raise BadInputError(
+            "no class is left to make windows of",
+            hint="a lower --min-subjects-per-class, shorter --seconds, or labelled recordings",
+        )
+    empty = [name for name, n, left_out in zip(names, people, rare, strict=True) if n == 0 and not left_out]
     if not empty:
         return
-    longest = {name: max(p.stop - p.start for p in pieces if p.label == name) / rate_hz for name in empty}
+    problems = []
+    for name in empty:
+        longest = max(i.stop - i.start for item in recordings for i in item.labels if i.label == name)
+        problems.append(
+            f"class {name!r}: its longest label is {longest / recordings[0].rate_hz:.3g} s, and gaps count"
+        )
     raise BadInputError(
-        f"a window of {seconds:g} s fits nowhere into {len(empty)} class(es)",
-        problems=[f"class {name!r}: its longest stretch is {longest[name]:.3g} s" for name in empty],
+        f"a window of {cut.seconds:g} s fits nowhere into {len(empty)} class(es)",
+        problems=problems,
         hint="shorter --seconds, or --min-subjects-per-class 1 to leave such classes out",
     )
 
 
 def _dropped(
-    recordings: Sequence[Recording], pieces: list[_Piece], rare: set[str], length: int, step: int
+    recordings: RecordingSet, stretches: list[_Stretch], rare: npt.NDArray[np.bool_], length: int
 ) -> dict[str, int]:
     """Account for every sample: in a window, or why not."""
-    samples = sum(recording.samples.shape[1] for recording in recordings)
-    labelled = sum(piece.stop - piece.start for piece in pieces)
-    account = dict.fromkeys(("in_windows", "too_short", "gap", "tail", "rare_class"), 0)
-    for piece in pieces:
-        size = piece.stop - piece.start
-        if piece.label in rare:
+    samples = len(recordings.samples)
+    names = ("in_windows", "too_short", "gap", "tail", "no_clear_label", "rare_class")
+    account = dict.fromkeys(names, 0)
+    for stretch in stretches:
+        size = stretch.stop - stretch.start
+        if stretch.label is not None and rare[stretch.label]:
             account["rare_class"] += size
-        elif piece.windows == 0:
-            account["gap" if piece.gap_before or piece.gap_after else "too_short"] += size
+        elif len(stretch.starts) == 0:
+            account["gap" if stretch.gap_before or stretch.gap_after else "too_short"] += size
         else:
-            covered = (piece.windows - 1) * step + length
-            account["in_windows"] += covered
-            account["gap" if piece.gap_after else "tail"] += size - covered
-    return {"samples": samples, "unlabelled": samples - labelled, **account}
+            is_rare = np.append(rare, False)[stretch.labels]
+            kept = _union(stretch.starts[(stretch.labels >= 0) & ~is_rare], length)
+            kept_or_rare = _union(stretch.starts[stretch.labels >= 0], length)
+            grid = _union(stretch.starts, length)
+            account["in_windows"] += kept
+            account["rare_class"] += kept_or_rare - kept
+            account["no_clear_label"] += grid - kept_or_rare
+            account["gap" if stretch.gap_after else "tail"] += size - grid
+    stretched = sum(stretch.stop - stretch.start for stretch in stretches)
+    return {"samples": samples, "unlabelled": samples - stretched, **account}
 
 
-def _cut(
-    recordings: Sequence[Recording],
-    pieces: list[_Piece],
-    length: int,
-    step: int,
-    class_names: tuple[str, ...],
-    made: dict[str, Any],
-) -> WindowSet:
-    """Copy every window once into its place."""
-    first = recordings[0]
-    counts = np.array([piece.windows for piece in pieces])
-    x = np.empty((int(counts.sum()), len(first.channels), length), dtype=np.float32)
-    start = np.empty(len(x), dtype=np.int64)
-    at = 0
-    for piece in pieces:
-        rows = slice(at, at + piece.windows)
-        signal = recordings[piece.recording].samples[:, piece.start : piece.stop]
-        views = np.lib.stride_tricks.sliding_window_view(signal, length, axis=1)[:, ::step]
-        x[rows] = views.transpose(1, 0, 2)
-        start[rows] = piece.start + step * np.arange(piece.windows)
-        at += piece.windows
-    label = {name: index for index, name in enumerate(class_names)}
-    of_piece = [recordings[piece.recording] for piece in pieces]
-    return WindowSet(
-        x=x,
-        y=np.repeat(np.array([label[piece.label] for piece in pieces], dtype=np.int64), counts),
-        subject=np.repeat(np.array([item.subject for item in of_piece], dtype=np.str_), counts),
-        session=np.repeat(np.array([item.session for item in of_piece], dtype=np.str_), counts),
-        recording=np.repeat(np.array([piece.recording for piece in pieces], dtype=np.int64), counts),
-        start=start,
-        rate_hz=first.rate_hz,
-        channels=first.channels,
-        units=first.units,
-        class_names=class_names,
-        made=made,
-    )
+def _union(starts: npt.NDArray[np.int64], length: int) -> int:
+    """Count the samples that lie in at least one window."""
+    return int(np.minimum(np.diff(starts), length).sum()) + length if len(starts) else 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import load_npz
-from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Gap, LabelInterval, Recording
+from topokd_edge.arrays import map_npy
+from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT
+from topokd_edge.data.stream import CHUNK_SAMPLES, Chunk, Opened, ReadOptions, Stream
 from topokd_edge.errors import BadInputError, UsageError
 
 REQUIRED = (
@@ -27,8 +30,8 @@ _SPELLINGS = {"m/s^2": ("m/s2", 1.0), "mg": ("g", 1e-3)}
 """Other spellings of units: (ours, factor)."""
 
 
-def read(path: Path | None) -> list[Recording]:
-    """Read every recording of a neutral `.npz` file.
+def open_streams(path: Path | None, _: ReadOptions) -> Opened:
+    """Open every recording of a neutral `.npz` file, unpacked into the folder `path`.
 
     The arrays are `counts` (channels, samples), `scale` and `offset` (channels,) with physical value =
     counts * scale + offset, `fs` in Hz, `channels`, `units`, `recordings` (one row per recording, columns
@@ -44,22 +47,30 @@ def read(path: Path | None) -> list[Recording]:
     """
     if path is None:
         raise UsageError("the npz format needs a file: topokd-edge data import npz FILE.npz --out W")
-    arrays = load_npz(path)
+    arrays = _arrays(path)
     problems = _shape_problems(arrays) or _content_problems(arrays)
     if problems:
         raise BadInputError(
-            f"{path}: not a consistent recording file ({len(problems)} problem(s))",
+            f"{path.name}: not a consistent recording file ({len(problems)} problem(s))",
             problems=problems,
-            hint="correct the file; what each array means: docs of topokd_edge.data.importers.npz.read",
+            hint="correct the file; what each array means: docs/data.md",
         )
-    return _recordings(path, arrays)
+    return Opened(tuple(_streams(path, arrays)))
 
 
 def about(path: Path | None) -> tuple[str, str]:
     """Return (credit, licence) as the file states them, "unknown" where it does not."""
-    arrays = {} if path is None else load_npz(path)
+    arrays = {} if path is None else _arrays(path)
     credit, licence = (str(arrays[key]) if key in arrays else "unknown" for key in ("credit", "licence"))
     return credit, licence
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Map every array of the unpacked file."""
+    if not path.is_dir():
+        raise BadInputError(f"{path}: expected the folder of an unpacked .npz file")
+    hint = "copy or download the file again"
+    return {item.stem: map_npy(item, hint=hint) for item in sorted(path.glob("*.npy"))}
 
 
 def _shape_problems(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:
@@ -153,33 +164,41 @@ def _rows(arrays: dict[str, npt.NDArray[Any]]) -> list[dict[str, int]]:
     return [dict(zip(columns, row, strict=True)) for row in arrays["recordings"].tolist()]
 
 
-def _recordings(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> list[Recording]:
+def _streams(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> Iterator[Stream]:
     spelled = [_SPELLINGS.get(unit, (unit, 1.0)) for unit in arrays["units"].tolist()]
     factor = np.array([factor for _, factor in spelled])
-    scale = (arrays["scale"] * factor)[:, None]
-    offset = (arrays["offset"] * factor)[:, None]
+    scale, offset = arrays["scale"] * factor, arrays["offset"] * factor
     segment = int(arrays["segment_samples"]) if "segment_samples" in arrays else None
     class_names = arrays["class_names"].tolist()
-    recordings = []
     for index, row in enumerate(_rows(arrays)):
-        length = row["stop"] - row["start"]
+        others = [name for name in row if name not in ("subject", "class", "start", "stop")]
+        yield Stream(
+            source=f"{path.name}#{index}",
+            path=path,
+            subject=str(row.get("subject", UNKNOWN_SUBJECT)),
+            session=",".join(f"{name}-{row[name]}" for name in others) or "1",
+            device=str(arrays.get("device", path.stem)),
+            rate_hz=float(arrays["fs"]),
+            channels=tuple(arrays["channels"].tolist()),
+            units=tuple(unit for unit, _ in spelled),
+            chunks=partial(_chunks, path, (row["start"], row["stop"]), scale, offset, segment),
+            label=class_names[row["class"]],
+        )
+
+
+def _chunks(
+    path: Path,
+    span: tuple[int, int],
+    scale: npt.NDArray[np.float64],
+    offset: npt.NDArray[np.float64],
+    segment: int | None,
+) -> Iterator[Chunk]:
+    counts = map_npy(path / "counts.npy", hint="import it again")
+    for start in range(*span, CHUNK_SAMPLES):
+        stop = min(start + CHUNK_SAMPLES, span[1])
         # A float count of inf or NaN, or a huge scale, is named later by the check of the samples.
         with np.errstate(over="ignore", invalid="ignore"):
-            physical = arrays["counts"][:, row["start"] : row["stop"]] * scale + offset
-            samples = physical.astype(np.float32)
-        others = [name for name in row if name not in ("subject", "class", "start", "stop")]
-        recordings.append(
-            Recording(
-                subject=str(row.get("subject", UNKNOWN_SUBJECT)),
-                session=",".join(f"{name}-{row[name]}" for name in others) or "1",
-                device=str(arrays.get("device", path.stem)),
-                rate_hz=float(arrays["fs"]),
-                channels=tuple(arrays["channels"].tolist()),
-                units=tuple(unit for unit, _ in spelled),
-                samples=samples,
-                labels=(LabelInterval(0, length, class_names[row["class"]]),),
-                gaps=tuple(Gap(at - 1, 0.0) for at in range(segment, length, segment)) if segment else (),
-                source=f"{path.name}#{index}",
-            )
-        )
-    return recordings
+            physical = (counts[:, start:stop].T * scale + offset).astype(np.float32)
+        done = start - span[0]
+        at = () if segment is None else range(-(-max(done, 1) // segment) * segment, stop - span[0], segment)
+        yield Chunk(physical, borders=tuple(border - done for border in at))

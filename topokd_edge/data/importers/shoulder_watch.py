@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from topokd_edge.data.recording import LabelInterval, Recording
+from topokd_edge.data.stream import Chunk, Opened, ReadOptions, Stream
 from topokd_edge.errors import BadInputError, MissingError
 from topokd_edge.files import sha256_bytes
 
@@ -43,8 +46,8 @@ def installed_file() -> Path:
     return Path(spec.origin).parent / "data" / "watch_dataset.npy"
 
 
-def read(path: Path | None = None) -> list[Recording]:
-    """Read the 140 recordings: 10 people, 7 exercises, both arms, 50 Hz, acc in g and gyro in rad/s.
+def open_streams(path: Path | None, _: ReadOptions) -> Opened:
+    """Open the 140 recordings: 10 people, 7 exercises, both arms, 50 Hz, acc in g and gyro in rad/s.
 
     Parameters
     ----------
@@ -73,22 +76,26 @@ def read(path: Path | None = None) -> list[Recording]:
     # The file holds pickled arrays; these very bytes are known, so unpickling them runs nothing unknown.
     data = np.load(io.BytesIO(content), allow_pickle=True).item()
     names = data["y_labels"]
-    recordings = []
+    streams = []
     for index, signal in enumerate(data["X"]):
-        samples = np.ascontiguousarray(signal.T, dtype=np.float32)
-        label = LabelInterval(0, samples.shape[1], str(names[int(data["y"][index])]))
-        recordings.append(
-            Recording(
+        samples = np.ascontiguousarray(signal, dtype=np.float32)
+        streams.append(
+            Stream(
+                source=f"{path.name}#{index}",
+                path=None,
                 subject=str(int(data["subject"][index])),
                 session=SIDES[int(data["side"][index])],
                 device="smartwatch on the wrist (seglearn watch_dataset)",
                 rate_hz=RATE_HZ,
                 channels=CHANNELS,
                 units=UNITS,
-                samples=samples,
-                labels=(label,),
-                gaps=(),
-                source=f"{path.name}#{index}",
+                chunks=partial(_chunk, samples),
+                label=str(names[int(data["y"][index])]),
+                about={"side": SIDES[int(data["side"][index])], "position": "wrist"},
             )
         )
-    return recordings
+    return Opened(tuple(streams))
+
+
+def _chunk(samples: npt.NDArray[np.float32]) -> Iterator[Chunk]:
+    yield Chunk(samples)

@@ -1,0 +1,143 @@
+"""From a stream to a clean recording: one clock, gaps marked, labels placed, nothing invented unasked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from topokd_edge.data.clock import ClockReading, read_clock
+from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan
+from topokd_edge.data.labels import LabelFile
+from topokd_edge.data.recording import Gap, Recording
+from topokd_edge.data.resample import interpolate, resample
+from topokd_edge.data.spool import Spooled, spool
+from topokd_edge.data.stream import Stream
+from topokd_edge.errors import BadInputError
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What is done to a recording before windows are cut; each step only when it is asked for.
+
+    Attributes
+    ----------
+    channels
+        The ones to keep, in order; empty keeps all.
+    rate_hz
+        The rate, as the user states it; None takes it from the file or its time stamps.
+    lost
+        What a NaN means where the format does not say: an error, or a lost sample and so a gap.
+    fill_seconds
+        Gaps up to this long are interpolated, and the samples counted; 0 fills none.
+    resample_hz
+        Rate to bring every recording to, with an anti-alias filter; None keeps the rates.
+    labels
+        Label intervals from a file of their own.
+    """
+
+    channels: tuple[str, ...] = ()
+    rate_hz: float | None = None
+    lost: Literal["refuse", "gap"] = "refuse"
+    fill_seconds: float = 0.0
+    resample_hz: float | None = None
+    labels: LabelFile | None = None
+
+
+def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Recording:
+    """Read a stream and return it as a recording whose samples are memory-mapped from `scratch`.
+
+    Parameters
+    ----------
+    stream
+        What to read.
+    cleaning
+        What to do to it.
+    scratch
+        An empty folder for the samples of each step.
+
+    Raises
+    ------
+    BadInputError
+        When the file cannot be read, its stamps run backward or are too uneven to be taken as evenly spaced,
+        a value is NaN or infinite; file, row and channel are named.
+    """
+    channels = cleaning.channels or stream.channels
+    spooled = spool(stream, channels, scratch)
+    reading = _clock(stream, spooled, cleaning)
+    units = tuple(stream.units[stream.channels.index(name)] for name in channels)
+    recording = Recording(
+        subject=stream.subject,
+        session=stream.session,
+        device=stream.device,
+        rate_hz=reading.rate_hz,
+        channels=tuple(channels),
+        units=units,
+        samples=spooled.samples.T,
+        labels=spooled.labels,
+        gaps=reading.gaps,
+        source=stream.source,
+        start=stream.start,
+        clock=reading.clock,
+        about=dict(stream.about),
+        notes=(*spooled.notes, *reading.notes),
+    )
+    if cleaning.labels is not None:
+        recording = _with_labels(recording, cleaning.labels, stream)
+    lost_are_gaps = stream.lost_as_nan or cleaning.lost == "gap"
+    if not lost_are_gaps:
+        refuse_nan(recording)
+    if reading.uneven and spooled.time is not None:
+        if cleaning.resample_hz is not None:
+            even = interpolate(recording, spooled.time, cleaning.resample_hz, scratch / "even.npy")
+            return _filled(even, cleaning, scratch)
+        _need_even(recording, cleaning)
+    if lost_are_gaps:
+        recording = mark_lost(recording, scratch / "lost.npy")
+    recording = _filled(recording, cleaning, scratch)
+    if cleaning.resample_hz is not None and cleaning.resample_hz != recording.rate_hz:
+        recording = resample(recording, cleaning.resample_hz, scratch / "resampled.npy")
+    return recording
+
+
+def _filled(recording: Recording, cleaning: Cleaning, scratch: Path) -> Recording:
+    if not cleaning.fill_seconds:
+        return recording
+    return fill_gaps(recording, cleaning.fill_seconds, scratch / "filled.npy")
+
+
+def _need_even(recording: Recording, cleaning: Cleaning) -> None:
+    """Raise BadInputError for uneven stamps, unless the user states the rate and so calls them even."""
+    if cleaning.rate_hz is not None or recording.clock is None:
+        return
+    clock = recording.clock
+    raise BadInputError(
+        f"{recording.source}: its samples are not evenly spaced (about {clock.estimated_hz:.4g} Hz, stamps off "
+        f"by {clock.jitter_s * 1e3:.3g} ms)",
+        hint=f"--resample {clock.estimated_hz:.0f} interpolates them at their stamps; or, if the stamps are "
+        f"wrong and the samples even, --rate {clock.estimated_hz:.4g} says so",
+    )
+
+
+def _clock(stream: Stream, spooled: Spooled, cleaning: Cleaning) -> ClockReading:
+    """Return rate and gaps, from the stamps where there are any."""
+    time = spooled.time
+    if time is not None:
+        return read_clock(
+            lambda: (np.asarray(time[at : at + _BLOCK]) for at in range(0, len(time), _BLOCK)),
+            stated_hz=cleaning.rate_hz or stream.rate_hz,
+            stated_by_user=cleaning.rate_hz is not None,
+            borders=spooled.borders,
+            where=stream.source,
+        )
+    rate_hz = cleaning.rate_hz or stream.rate_hz
+    if rate_hz is None:
+        raise BadInputError(
+            f"{stream.source}: has no time stamps and states no rate", hint="state the rate: --rate HZ"
+        )
+    gaps = tuple(Gap(border - 1, 0.0) for border in spooled.borders)
+    return ClockReading(clock=None, gaps=gaps, rate_hz=rate_hz, uneven=False, notes=())
