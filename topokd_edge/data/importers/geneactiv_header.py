@@ -17,6 +17,8 @@ HEADER_LINES = 200
 """Where the search for the first sample ends; real headers have 59 or 100 lines."""
 RATE_HZ = (1.0, 1000.0)
 """Rates that are believed; the device knows 10 to 100 Hz."""
+YEARS = range(1970, 2200)
+"""Years that are believed; a damaged one would make a gap of centuries."""
 TEMPERATURE = (-100.0, 150.0)
 """Temperatures in degC that are believed."""
 _DEVICES = ("geneactiv", "geneasleep")
@@ -33,7 +35,6 @@ _ABOUT = {
     "stated_pages": "Number of Pages",
 }
 """What is kept of a header. Birth date, sex, height and weight are not: nothing here needs them."""
-_YEARS = range(1970, 2200)
 _STAMP = re.compile(rb"(\d{4})-(\d{1,2})-(\d{1,2}) (\d{2}):(\d{2}):(\d{2}):(\d{3})")
 
 
@@ -81,7 +82,7 @@ def stamp(text: bytes) -> datetime | None:
     Raises
     ------
     ValueError
-        When it is no such time, or not one of this age: a damaged year would make a gap of centuries.
+        When it is no such time, or its year is none of `YEARS`.
     """
     found = _STAMP.fullmatch(text.strip())
     if found is None:
@@ -90,7 +91,7 @@ def stamp(text: bytes) -> datetime | None:
     if not any(parts):
         return None
     year, month, day, hour, minute, second, millisecond = parts
-    if year not in _YEARS:
+    if year not in YEARS:
         raise ValueError("no year of this age")
     return datetime(year, month, day, hour, minute, second, 1000 * millisecond)
 
@@ -99,10 +100,9 @@ def device_problems(fields: Mapping[str, str]) -> list[str]:
     """Say when the file is not of a device that is read here."""
     if "Device Type" not in fields:
         return ["no line 'Device Type': not a GENEActiv file, or its header is lost"]
-    if fields["Device Type"].casefold() not in _DEVICES:
-        return [
-            f"Device Type: {fields['Device Type'][:40]!r}, which this format does not know, expected 'GENEActiv'"
-        ]
+    kind = fields["Device Type"]
+    if kind.casefold() not in _DEVICES:
+        return [f"Device Type: {kind[:40]!r} is a device this format does not know, expected 'GENEActiv'"]
     return []
 
 
