@@ -43,7 +43,7 @@ def fetch_data(
     address = check_order(source, url, sha256)
     for line in (source.title, f"licence: {source.licence}", f"cite: {source.citation}"):
         console.note(line)
-    fetched = None if overwrite else already_there(source, to, sha256)
+    fetched = already_there(source, to, sha256, overwrite=overwrite)
     if fetched is None:
         if not (sha256 or source.sha256):
             console.note(

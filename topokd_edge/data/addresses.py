@@ -58,7 +58,7 @@ class SecureRedirects(urllib.request.HTTPRedirectHandler):
         """Refuse a step that leaves https."""
         if urlsplit(newurl).scheme != "https" and not (is_local(req.full_url) and is_local(newurl)):
             raise BadInputError(
-                f"{req.full_url}: the server sends on to {newurl}, which is not https: refused",
+                f"{req.full_url}: the server sends on to {newurl!r}, which is not https: refused",
                 hint="give the present https address with --url, if you know it",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

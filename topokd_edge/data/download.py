@@ -33,7 +33,7 @@ class Patience:
     """How long a server is waited for: seconds without a byte, attempts, first pause (it doubles)."""
 
     timeout_s: float = 30.0
-    attempts: int = 5
+    attempts: int = 4
     pause_s: float = 1.0
 
 
@@ -73,14 +73,21 @@ def held(part: Path) -> Iterator[BinaryIO]:
     with part.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
-        except BlockingIOError:
+            alone = os.path.samestat(os.fstat(file.fileno()), part.stat())
+        except (BlockingIOError, FileNotFoundError):
             alone = False
+        except OSError:  # a network drive without locks
+            alone = True
         if not alone:
             raise BadInputError(
                 f"{part}: another process is downloading this file", hint="wait until it ends"
             )
-        yield file
+        try:
+            yield file
+        finally:
+            file.flush()
+            if os.fstat(file.fileno()).st_size == 0:
+                discard(part)
 
 
 Report = Callable[[int, int | None], None]
@@ -170,8 +177,8 @@ def _answer(
     try:
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
-        with error:
-            said = f"the server answered {error.code} {error.reason}"
+        error.close()
+        said = f"the server answered {error.code} {http.client.responses.get(error.code, '')}".rstrip()
         if error.code == 416:
             raise _OtherFileError(said) from None
         if error.code in _TRY_AGAIN:
@@ -188,7 +195,7 @@ def _answer(
     if response.status not in (200, 206) or sent == "text/html" or coded != "identity":
         response.close()
         raise MissingError(
-            f"{url}: the server sent no data file (status {response.status}, {sent}, encoding {coded})"
+            f"{url}: the server sent no data file (status {response.status}, {sent!r}, encoding {coded!r})"
         )
     return response
 
@@ -196,7 +203,9 @@ def _answer(
 def _served(response: http.client.HTTPResponse, url: str, have: int) -> Served:
     total = response.length
     if response.status == 206:
-        stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        stated = re.fullmatch(
+            r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", response.headers.get("Content-Range", "")
+        )
         if stated is None or int(stated[1]) != have:
             raise _OtherFileError("the server sent another part than asked for")
         total = None if stated[2] == "*" else int(stated[2])
@@ -221,7 +230,7 @@ def _copy(
         report(have, total)
         try:
             block = response.read(_BLOCK)
-        except (http.client.HTTPException, OSError) as error:
+        except (http.client.HTTPException, OSError, ValueError) as error:
             raise _BrokenError(f"the connection broke after {have:,} bytes ({error})") from None
         if not block:
             break

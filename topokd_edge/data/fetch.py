@@ -84,10 +84,13 @@ def fetch(
         When the server does not give the file, or the disk has no room for it.
     """
     address = check_order(source, url, sha256)
-    target = folder / f"{source.name}.zip"
-    if not overwrite and (there := already_there(source, folder, sha256)):
+    if there := already_there(source, folder, sha256, overwrite=overwrite):
         return there
-    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{source.name}.zip"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInputError(f"{folder}: is not a folder", hint="choose another --to") from None
     part = target.with_name(target.name + ".part")
     with held(part) as file:
         served = _downloaded(source, address, file, part, progress, patience or Patience())
@@ -137,8 +140,8 @@ def check_order(source: Source, url: str | None, sha256: str | None) -> str:
     return address
 
 
-def already_there(source: Source, folder: Path, sha256: str | None) -> Fetched | None:
-    """Check the file that is in `folder` already, without the network; None when there is none.
+def already_there(source: Source, folder: Path, sha256: str | None, *, overwrite: bool) -> Fetched | None:
+    """Check the file that is in `folder` already, without the network; None when it is to be downloaded.
 
     Raises
     ------
@@ -152,6 +155,8 @@ def already_there(source: Source, folder: Path, sha256: str | None) -> Fetched |
         return None
     if not target.is_file():
         raise BadInputError(f"{target}: exists and is not a file", hint="choose another --to")
+    if overwrite:
+        return None
     if not (sha256 or source.sha256 or _receipt_path(target).exists()):
         raise BadInputError(
             f"{target}: already exists, and nothing says where it came from",
