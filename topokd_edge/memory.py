@@ -47,8 +47,8 @@ def _below_limits(root: Path) -> list[int]:
             except (OSError, ValueError):  # no such group seen from inside a container, or "max": no limit
                 continue
             files = {f"{prefix}active_file", f"{prefix}inactive_file"}
-            counts = (line.split() for line in _lines(folder / "memory.stat"))
-            left.append(room + sum(int(count) for name, count in counts if name in files))
+            counts = (line.partition(" ") for line in _lines(folder / "memory.stat"))
+            left.append(room + sum(int(count) for name, _, count in counts if name in files))
     return left
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator, Iterator
-from contextlib import closing
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def write_images(
 
     def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
         done = 0
-        with closing(_drawn(windows, params, parts, backend, jobs)) as drawn:
+        with _drawn(windows, params, parts, backend, jobs) as drawn:
             for images, empty in drawn:
                 degenerate[done : done + len(images)] = empty
                 done += len(images)
@@ -168,25 +169,31 @@ def write_images(
 _Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
 
+@contextmanager
 def _drawn(
     windows: WindowSet,
     params: ImageParams,
     parts: list[npt.NDArray[np.int64]],
     backend: Backend,
     jobs: int | None,
-) -> Generator[_Drawn, None, None]:
-    """Return what `_draw` makes of each part of the set, in order; joblib's workers share "reference"."""
+) -> Iterator[Iterator[_Drawn]]:
+    """Give what `_draw` makes of each part of the set, in order; joblib's workers share "reference"."""
     calls = (
         (np.asarray(windows.x[part]), [_name(windows, window) for window in part], params, backend)
         for part in parts
     )
     if backend == "fast":
-        return (_draw(*call) for call in calls)
+        yield (_draw(*call) for call in calls)
+        return
     from joblib import Parallel, delayed
 
-    work = (delayed(_draw)(*call) for call in calls)
-    drawn: Generator[_Drawn, None, None] = Parallel(n_jobs=jobs, return_as="generator")(work)
-    return drawn
+    drawn = Parallel(n_jobs=jobs, return_as="generator")(delayed(_draw)(*call) for call in calls)
+    try:
+        yield drawn
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib warns of work left over after an error or Ctrl-C
+            drawn.close()
 
 
 def _draw(x: npt.NDArray[np.float32], names: list[str], params: ImageParams, backend: Backend) -> _Drawn:
