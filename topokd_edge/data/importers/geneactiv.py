@@ -91,6 +91,7 @@ def _open(path: Path) -> list[Stream]:
 def _read_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> _Header:
     """Read up to the mark of the first page, which is taken from `lines`."""
     found = []
+    number = 0
     for number, text in lines:
         if text == MARK or number > head.HEADER_LINES:
             break
@@ -99,6 +100,8 @@ def _read_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> _Header:
     problems = head.device_problems(fields)
     if not problems:
         header = _calibrated(fields, problems)
+    if number > head.HEADER_LINES or "Page Time" in fields:
+        problems.append(f"no line {MARK.decode()!r} between the header and the first page")
     if problems:
         raise BadInputError(
             f"{path}: not a GENEActiv .bin file that can be read",

@@ -1,4 +1,4 @@
-"""GENEActiv recordings exported by the maker's PC software (`.csv`): 100 header lines, then a row per sample."""
+"""GENEActiv recordings as the maker's PC software exports them (`.csv`): a header, then a row per sample."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def read_pages(lines: Iterator[tuple[int, bytes]], rate_hz: float) -> Iterator[P
     for number, text in lines:
         if text == MARK:
             if page is not None:
-                page.problems = page.problems or [f"line {number}: page {count} has no samples before it"]
+                page.problems = page.problems or [f"line {number}: no samples of page {count} before it"]
                 yield page
             count += 1
             page = Page(count)
