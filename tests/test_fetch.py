@@ -7,7 +7,10 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import urllib.request
 import zipfile
@@ -275,6 +278,11 @@ class TestResume:
         server.answers = [say(206, BODY, Content_Range=f"bytes 0-{len(BODY) - 1}/{len(BODY)}"), serve()]
         assert get(server, tmp_path).sha256 == SHA
         assert len(server.seen) == 2
+
+    def test_part_of_an_unmarked_file(self, server: Server, tmp_path: Path) -> None:
+        rest = say(206, OTHER[1000:], Content_Range=f"bytes 1000-{len(BODY) - 1}/{len(BODY)}")
+        server.answers = [serve(etag=None, stop=1000), rest, serve()]
+        assert get(server, tmp_path).sha256 == SHA
 
     def test_part_of_another_address_or_of_nothing(self, server: Server, tmp_path: Path) -> None:
         for notes in (
@@ -545,6 +553,8 @@ class TestChecksum:
         "http://127.0.0.1.h.invalid/x.zip",
         "file:///etc/passwd",
         "ftp://h.invalid/x.zip",
+        "ftp://localhost/x.zip",
+        "file://localhost/etc/passwd",
         "data:,x",
         "x.zip",
         "https://",
@@ -561,6 +571,23 @@ def test_address_is_refused_before_anything_is_done(url: str, tmp_path: Path) ->
     with pytest.raises(UsageError) as caught:
         check_url(url)
     assert "u:p" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_certificate_of_nobody_is_refused_at_once(server: Server, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+    command = ["openssl", *request.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.answers = [serve()]
+    url = server.url.replace("http:", "https:")
+    with pytest.raises(MissingError, match="certificate does not hold") as caught:
+        fetch(made_source(), tmp_path, url=url, patience=PATIENCE)
+    assert "attempts" not in caught.value.message
+    assert server.seen == []
 
 
 class TestCommand:
@@ -643,6 +670,11 @@ class TestCommand:
             fetch_data("made", yes=True)
         assert "goes on from there" in capsys.readouterr().err
 
+    def test_set_that_no_format_reads(self, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+        monkeypatch.setitem(SOURCES, "made", made_source(url=server.url, format=None))
+        assert "no import format reads this set yet" in self.run("made", "--yes")[0]
+        assert json.loads(self.run("made", "--json")[0])["import"] is None
+
     def test_list(self, server: Server) -> None:
         out, _ = self.run()
         assert all(name in out for name in SOURCES) and "about 656 MB" in out
@@ -658,7 +690,7 @@ class TestSources:
         check_url(set_.url)
         check_url(set_.home)
         assert set_.url.endswith(".zip") and set_.url.startswith("https:")
-        assert set_.licence and set_.citation and set_.title and set_.format
+        assert set_.licence and set_.citation and set_.title
         assert name == set_.name == name.lower()
 
     def test_a_failure_is_explained(self) -> None:

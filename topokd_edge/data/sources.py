@@ -24,7 +24,7 @@ class Source:
     licence, citation
         What the publisher asks for; where no licence is stated, that is said.
     format
-        The name of the import format that reads it.
+        The name of the import format that reads it; None when there is none yet.
     about_mb
         Roughly how large the file is in millions of bytes; None where nobody says.
     sha256
@@ -37,7 +37,7 @@ class Source:
     home: str
     licence: str
     citation: str
-    format: str
+    format: str | None
     about_mb: int | None = None
     sha256: str | None = None
 
@@ -60,7 +60,7 @@ def _uea(set_name: str, title: str, *, licence: str = _UEA_LICENCE, citation: st
         home=f"{_UEA}/description.php?Dataset={set_name}",
         licence=licence,
         citation=citation,
-        format="ts",
+        format=None,
     )
 
 
