@@ -127,7 +127,7 @@ def unit(looks: Sequence[Look], rows: Rows, column: int) -> str:
 
 
 def time_unit(rows: Rows, column: int) -> str:
-    """Guess the unit of numeric time stamps: from their size if it is that of a date, else from their steps."""
+    """Guess the unit of numeric time stamps: from their size if that of a date, else their steps."""
     values = _values(rows, column)
     values = values[np.isfinite(values)]
     if not len(values):
