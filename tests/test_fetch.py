@@ -626,7 +626,7 @@ class TestCommand:
 
     def test_for_people(self) -> None:
         out, err = self.run("made", "--yes", "--sha256", SHA)
-        assert SHA in out and "yes: compared with the SHA-256 that was stated" in out
+        assert SHA in out and "yes: the same as the SHA-256 that was stated" in out
         assert "licence: CC BY 4.0" in err and "cannot be verified" not in err
 
     def test_without_a_terminal_it_stops_before_the_network(self, server: Server, tmp_path: Path) -> None:

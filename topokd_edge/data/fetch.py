@@ -175,20 +175,20 @@ def _judged(source: Source, target: Path, path: Path, sha256: str | None, *, dow
         )
     found, receipt = sha256_file(path), _receipt_path(target)
     stated = sha256 or source.sha256
+    expected, by, verified = found, "", False
     if stated is not None:
         expected, by, verified = stated.lower(), "the SHA-256 that was stated", True
     elif receipt.exists():
         expected, date, verified = _read_receipt(receipt)
-        by = f"the receipt of {date}"
-    else:
-        expected, by, verified = found, "nothing: no SHA-256 of this file is known", False
+        by = f"the receipt of {date}" + ("" if verified else " (a download that nobody verified)")
     if found != expected:
         what_now = "the file was not put in place" if downloaded else "the file was left as it is"
         raise CheckFailedError(
-            f"{target}: SHA-256 is {found}, {by} says {expected}; {what_now}", hint=_after_mismatch(receipt)
+            f"{target}: SHA-256 is {found}, expected {expected} ({by}); {what_now}",
+            hint=_after_mismatch(receipt),
         )
-    size = path.stat().st_size
-    return Fetched(source, target, size, found, verified, f"compared with {by}", downloaded)
+    basis = f"the same as {by}" if by else "no SHA-256 of this file is known"
+    return Fetched(source, target, path.stat().st_size, found, verified, basis, downloaded)
 
 
 def _after_mismatch(receipt: Path) -> str:
