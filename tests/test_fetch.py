@@ -670,10 +670,12 @@ class TestCommand:
             fetch_data("made", yes=True)
         assert "goes on from there" in capsys.readouterr().err
 
-    def test_set_that_no_format_reads(self, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-        monkeypatch.setitem(SOURCES, "made", made_source(url=server.url, format=None))
-        assert "no import format reads this set yet" in self.run("made", "--yes")[0]
-        assert json.loads(self.run("made", "--json")[0])["import"] is None
+    def test_import_command_says_what_the_format_has_to_be_told(
+        self, monkeypatch: pytest.MonkeyPatch, server: Server
+    ) -> None:
+        monkeypatch.setitem(SOURCES, "made", made_source(url=server.url, format="uea", options="--rate 16"))
+        answer = json.loads(self.run("made", "--to", "a b", "--yes", "--json")[0])
+        assert answer["import"] == "topokd-edge data import uea 'a b/made.zip' --rate 16 --out windows"
 
     def test_list(self, server: Server) -> None:
         out, _ = self.run()
@@ -690,7 +692,7 @@ class TestSources:
         check_url(set_.url)
         check_url(set_.home)
         assert set_.url.endswith(".zip") and set_.url.startswith("https:")
-        assert set_.licence and set_.citation and set_.title
+        assert set_.licence and set_.citation and set_.title and set_.format
         assert name == set_.name == name.lower()
 
     def test_a_failure_is_explained(self) -> None:

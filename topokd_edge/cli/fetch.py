@@ -98,7 +98,7 @@ def _show_fetched(fetched: Fetched, *, json: bool) -> None:
         ["file", f"{fetched.file}, {fetched.bytes:,} bytes" + ("" if fetched.downloaded else ", was there")],
         ["SHA-256", fetched.sha256],
         ["verified", f"{'yes' if fetched.verified else 'no'}: {fetched.basis}"],
-        ["next", fetched.import_command or "no import format reads this set yet"],
+        ["next", fetched.import_command],
     ]
     console.table(f"Data set {source.name}", ["what", "value"], rows)
 

@@ -43,8 +43,8 @@ class Fetched:
     downloaded: bool
 
     @property
-    def import_command(self) -> str | None:
-        """The command that reads the file; None when no import format does."""
+    def import_command(self) -> str:
+        """The command that reads the file."""
         return _import_command(self.source, self.file)
 
 
@@ -160,8 +160,8 @@ def already_there(source: Source, folder: Path, sha256: str | None, *, overwrite
     if not (sha256 or source.sha256 or _receipt_path(target).exists()):
         raise BadInputError(
             f"{target}: already exists, and nothing says where it came from",
-            hint="state its --sha256, or --overwrite to download it again; or use it as it is"
-            + _then(source, target),
+            hint="state its --sha256; --overwrite to download it again; or use it as it is: "
+            + _import_command(source, target),
         )
     return _judged(source, target, target, sha256, downloaded=False)
 
@@ -232,19 +232,13 @@ def _is_sha256(text: str) -> bool:
     return re.fullmatch(r"[0-9a-fA-F]{64}", text) is not None
 
 
-def _import_command(source: Source, file: Path) -> str | None:
-    if source.format is None:
-        return None
-    return f"topokd-edge data import {source.format} {shlex.quote(str(file))} --out windows"
-
-
-def _then(source: Source, file: Path) -> str:
-    command = _import_command(source, file)
-    return f", then: {command}" if command else ""
+def _import_command(source: Source, file: Path) -> str:
+    options = f" {source.options}" if source.options else ""
+    return f"topokd-edge data import {source.format} {shlex.quote(str(file))}{options} --out windows"
 
 
 def _by_hand(source: Source) -> str:
     return (
         "run it again later, it goes on from what is there; or download the file by hand from "
-        f"{source.home}{_then(source, Path(f'{source.name}.zip'))}"
+        f"{source.home}, then: {_import_command(source, Path(f'{source.name}.zip'))}"
     )

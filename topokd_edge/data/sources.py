@@ -24,7 +24,9 @@ class Source:
     licence, citation
         What the publisher asks for; where no licence is stated, that is said.
     format
-        The name of the import format that reads it; None when there is none yet.
+        The name of the import format that reads it.
+    options
+        What that import has to be told beyond the file.
     about_mb
         Roughly how large the file is in millions of bytes; None where nobody says.
     sha256
@@ -37,7 +39,8 @@ class Source:
     home: str
     licence: str
     citation: str
-    format: str | None
+    format: str
+    options: str = ""
     about_mb: int | None = None
     sha256: str | None = None
 
@@ -52,7 +55,9 @@ _PHYSIONET = (
 )
 
 
-def _uea(set_name: str, title: str, *, licence: str = _UEA_LICENCE, citation: str = _UEA_CITATION) -> Source:
+def _uea(
+    set_name: str, title: str, rate_hz: int, *, licence: str = _UEA_LICENCE, citation: str = _UEA_CITATION
+) -> Source:
     return Source(
         name=f"uea-{set_name.lower()}",
         title=title,
@@ -60,7 +65,8 @@ def _uea(set_name: str, title: str, *, licence: str = _UEA_LICENCE, citation: st
         home=f"{_UEA}/description.php?Dataset={set_name}",
         licence=licence,
         citation=citation,
-        format=None,
+        format="uea",
+        options=f"--rate {rate_hz}",
     )
 
 
@@ -112,12 +118,14 @@ _ALL = (
     _uea(
         "Epilepsy",
         "UEA Epilepsy: wrist accelerometer at 16 Hz, 4 activities, one a mimicked seizure",
+        16,
         citation="J. R. Villar et al., International Journal of Neural Systems 26(6), 2016; " + _UEA_CITATION,
     ),
-    _uea("BasicMotions", "UEA BasicMotions: smartwatch acc + gyro at 10 Hz, 4 activities"),
+    _uea("BasicMotions", "UEA BasicMotions: smartwatch acc + gyro at 10 Hz, 4 activities", 10),
     _uea(
         "AtrialFibrillation",
         "UEA AtrialFibrillation: 2-lead ECG at 128 Hz, 3 classes, 30 cases",
+        128,
         licence="Open Data Commons Attribution License 1.0 (ODC-By) at its origin, PhysioNet",
         citation=f"PhysioNet / Computing in Cardiology Challenge 2004; {_PHYSIONET}; {_UEA_CITATION}",
     ),
