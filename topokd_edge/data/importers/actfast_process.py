@@ -27,9 +27,11 @@ BYTES_PER_SAMPLE = 64
 """Memory actfast takes at most for a sample: time and six values, and a copy of each."""
 BASE_BYTES = 6 << 30
 """Address space of the process besides; actfast reserves 4 GB without touching them."""
+BASE_SECONDS = 30
 SECONDS_PER_MEGABYTE = 1.0
-"""Processor time a megabyte may take; about a hundred times what a sound file takes."""
-COMMAND = "from topokd_edge.data.importers.actfast_process import main; main()"
+"""Processor time the process and a megabyte of its file may take; about a hundred times what a sound file
+takes."""
+SCRIPT = Path(__file__).with_name("actfast_child.py")
 HINT = "copy the file from the device again, or export it as CSV with the maker's software"
 
 
@@ -100,16 +102,17 @@ def parsed(path: Path, samples: int, whole: tuple[str, ...], rows: tuple[str, ..
             f"{path}: reading {samples} samples takes {memory >> 20} MiB of memory, {free >> 20} are free",
             hint="end other programs, or use a machine with more memory",
         )
-    seconds = 30 + int(path.stat().st_size / 2**20 * SECONDS_PER_MEGABYTE)
+    seconds = BASE_SECONDS + int(path.stat().st_size / 2**20 * SECONDS_PER_MEGABYTE)
     question = {
         "path": str(path),
         "whole": whole,
         "rows": rows,
+        "chunk": CHUNK_SAMPLES,
         "bytes": BASE_BYTES + memory,
         "seconds": seconds,
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, json.dumps(question)],
+        [sys.executable, "-P", str(SCRIPT), json.dumps(question)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -156,49 +159,3 @@ def _answer(path: Path, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> Pa
         names=tuple(name for name, _, _ in head["rows"]),
         rows=head["length"],
     )
-
-
-def main() -> None:
-    """Answer one question: a line of JSON, then the arrays as plain bytes."""
-    import resource
-
-    question = json.loads(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (question["bytes"], question["bytes"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (question["seconds"], question["seconds"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pipe = sys.stdout.buffer
-    try:
-        import actfast
-
-        read: Any = actfast.read(question["path"], lenient=True)
-        whole = _arrays(read["timeseries"], question["whole"])
-        rows = _arrays(read["timeseries"], question["rows"])
-        if len({len(array) for array in rows.values()}) > 1:
-            raise ValueError("its arrays differ in length")
-    except BaseException as error:  # a panic of the native code is no Exception
-        pipe.write(json.dumps({"error": str(error)[:1000]}).encode() + b"\n")
-        return
-    length = max((len(array) for array in rows.values()), default=0)
-    head = {
-        "metadata": read["metadata"],
-        "warnings": read["warnings"][:20],
-        "whole": [[name, array.dtype.str, array.shape] for name, array in whole.items()],
-        "rows": [[name, array.dtype.str, array.shape] for name, array in rows.items()],
-        "length": length,
-    }
-    pipe.write(json.dumps(head).encode() + b"\n")
-    for array in whole.values():
-        pipe.write(array.tobytes())
-    for start in range(0, length, CHUNK_SAMPLES):
-        for array in rows.values():
-            pipe.write(array[start : start + CHUNK_SAMPLES].tobytes())
-    pipe.flush()
-
-
-def _arrays(tables: dict[str, dict[str, npt.NDArray[Any]]], names: list[str]) -> dict[str, npt.NDArray[Any]]:
-    found = {}
-    for name in names:
-        table, column = name.split("/")
-        if column in tables.get(table, {}):
-            found[name] = tables[table][column]
-    return found
