@@ -15,12 +15,14 @@ import numpy.typing as npt
 import pytest
 from made_recordings import shared_data
 
-from topokd_edge.data import published
 from topokd_edge.data.archive import unpack
-from topokd_edge.data.importers import pamap2
+from topokd_edge.data.importers import pamap2, published
 from topokd_edge.data.importers._number_rows import number_rows
-from topokd_edge.data.published import published_pamap2, scale, window_starts
+from topokd_edge.data.options import ImportOptions
+from topokd_edge.data.prepare import import_windows
 from topokd_edge.data.stream import ReadOptions, Stream
+from topokd_edge.data.windows import Cut
+from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, UsageError
 
 PRINTED_LENGTHS = (83319, 87783, 58113, 77141, 90814, 83366, 77592, 87368, 2131)
@@ -265,13 +267,12 @@ def test_another_real_set_in_this_layout(tmp_path: Path) -> None:
     assert rate > 20_000, f"{rate:.0f} rows/s of {path.stat().st_size} bytes"
 
 
-def straight(rows: npt.NDArray[np.float64]) -> tuple[list[npt.NDArray[np.float64]], list[int], list[int]]:
+def straight(rows: npt.NDArray[np.float64]) -> tuple[list[npt.NDArray[np.float64]], list[str]]:
     """The published steps once more, row by row and as plainly as can be."""
-    classes = {24: 0, 12: 8, 13: 9, 16: 10, 17: 11, **{n: n for n in range(1, 8)}}
     low, high = published.MINIMA, published.MAXIMA
     beat, kept = math.nan, []
     for row in rows:
-        if int(row[1]) not in classes:
+        if int(row[1]) in (0, 8, 9, 10, 11, 18, 19, 20):
             continue
         beat = row[2] if not math.isnan(row[2]) else beat
         values = []
@@ -280,89 +281,102 @@ def straight(rows: npt.NDArray[np.float64]) -> tuple[list[npt.NDArray[np.float64
             value = 0.0 if math.isnan(value) else value
             value = (value - low[channel]) / (high[channel] - low[channel])
             values.append(0.99 if value > 1 else 0.0 if value < 0 else value)
-        kept.append((classes[int(row[1])], values))
+        kept.append((pamap2.ACTIVITIES[int(row[1])], values))
     kept = kept[::3]
-    windows, y, starts = [], [], []
+    windows, y = [], []
     for start in range(22, len(kept) - 100, 22):
         if kept[start][0] == kept[start + 99][0]:
             windows.append(np.array([values for _, values in kept[start : start + 100]]).T)
             y.append(kept[start][0])
-            starts.append(start)
-    return windows, y, starts
+    return windows, y
+
+
+def cut_as_published(folder: Path, out: Path) -> WindowSet:
+    options = ImportOptions(cut=Cut(seconds=published.SECONDS, overlap=published.OVERLAP, label_rule="ends"))
+    assert options.cut.label_rule == published.LABEL_RULE
+    return import_windows("pamap2-published", folder, options, out=out)
+
+
+def published_note(folder: Path) -> list[str]:
+    (stream,) = published.open_streams(folder, ReadOptions()).streams
+    return [note for chunk in stream.chunks() for note in chunk.notes]
 
 
 class TestPublished:
-    def test_equals_the_steps_done_one_by_one(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("at_once", [97, 1 << 16])
+    def test_equals_the_steps_done_one_by_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+    ) -> None:
+        monkeypatch.setattr(pamap2, "number_rows", partial(number_rows, at_once=at_once))
+        monkeypatch.setattr(pamap2, "refuse_other", lambda _: None)
         runs = [(0, 70), (1, 640), (0, 100), (12, 500), (20, 90), (24, 400), (9, 10), (13, 300), (17, 421)]
         rows = made_rows([activity for activity, length in runs for _ in range(length)])
         rows[:, 3:] *= 6
         rows[300:350, 3:20] = np.nan
         rows[:90, 2] = np.nan
-        written(tmp_path / "Protocol" / "subject101.dat", rows)
-        written(tmp_path / "Protocol" / "subject109.dat", made_rows([24] * 600, seed=1))
-        written(tmp_path / "Optional" / "subject101.dat", made_rows([1] * 600))
-        result = published_pamap2(tmp_path)
-        read = next(iter(pamap2.rows_of(tmp_path / "Protocol" / "subject101.dat")))
-        windows, y, starts = straight(read)
-        mine = result.subject == "101"
-        assert 10 < mine.sum() == len(windows)
+        path = written(tmp_path / "set" / "Protocol" / "subject101.dat", rows)
+        written(tmp_path / "set" / "Protocol" / "subject109.dat", made_rows([24] * 600, seed=1))
+        written(tmp_path / "set" / "Optional" / "subject101.dat", made_rows([1] * 600))
+        result = cut_as_published(tmp_path / "set", tmp_path / "out")
+        windows, y = straight(np.concatenate(list(pamap2.rows_of(path))))
+        mine = np.flatnonzero(result.subject == "101")
+        assert 10 < len(mine) == len(windows)
         np.testing.assert_array_equal(result.x[mine], np.array(windows, dtype=np.float32))
-        assert result.y[mine].tolist() == y and set(y) == {0, 1, 8, 11}
-        assert result.start[mine].tolist() == starts
-        assert result.x.dtype == np.float32 and 0 <= result.x.min() < result.x.max() <= 1
-        assert (result.x == np.float32(0.99)).any() and (result.x == 0).any()
+        assert [result.class_names[label] for label in result.y[mine]] == y
+        assert set(y) == {"rope_jumping", "lying", "ascending_stairs", "ironing"}
+        assert 0 <= result.x[mine].min() < result.x[mine].max() <= 1
         assert (result.subject == "109").sum() == len(range(22, 100, 22))
-        assert "subject 103: 0 windows, published 2592" in result.differences
-        assert len(result.differences) == 9
+
+    def test_every_length_gives_as_many_windows_as_published(self, tmp_path: Path) -> None:
+        """The last window that would just fit is left out: 122 kept samples give none, 123 one."""
+        for kept, windows in ((122, 0), (123, 1), (144, 1), (145, 2), (166, 2), (167, 3)):
+            path = written(tmp_path / str(kept) / "subject109.dat", made_rows([24] * (3 * kept)))
+            assert len(straight(next(pamap2.rows_of(path)))[0]) == windows
+            (note,) = published_note(path)
+            assert f"gives {windows} windows, published are 92" in note
+            if windows:
+                assert len(cut_as_published(path, tmp_path / f"out{kept}")) == windows
 
     def test_the_printed_lengths_give_the_printed_windows(self) -> None:
         """Window starts of each length, less those over a change of class: 4 or 5 of 99/22 per change."""
         for length, classes, printed in zip(
             PRINTED_LENGTHS, PRINTED_CLASSES, published.EXPECTED_WINDOWS.values(), strict=True
         ):
-            over_changes = len(window_starts(np.zeros(length, dtype=np.int64))) - printed
-            # Every person went up and down the stairs twice, one after the other.
+            over_changes = len(range(22, length - 100, 22)) - printed
+            # The stairs were walked up and down twice in turn.
             most = classes - 1 + (2 if classes > 1 else 0)
             assert 4 * (classes - 1) <= over_changes <= 5 * most, (length, over_changes)
-        assert len(window_starts(np.zeros(2131, dtype=np.int64))) == 92
         # Kept samples times three are the labelled rows in the readme of the set, up to rounding up per file.
         labelled = 2_872_533 - 929_661
         assert labelled <= 3 * sum(PRINTED_LENGTHS) <= labelled + 2 * 9
 
-    @pytest.mark.parametrize(("length", "windows"), [(0, 0), (99, 0), (122, 0), (123, 1), (144, 1), (145, 2)])
-    def test_the_last_window_that_just_fits_is_left_out(self, length: int, windows: int) -> None:
-        assert len(window_starts(np.zeros(length, dtype=np.int64))) == windows
-
-    def test_a_window_may_hold_another_class_in_its_middle(self) -> None:
-        classes = np.zeros(200, dtype=np.int64)
-        classes[60:90] = 5
-        assert window_starts(classes).tolist() == [22, 44]
-        classes[121] = 5
-        assert window_starts(classes).tolist() == [44]
+    def test_subject_109_has_the_published_number_of_windows(self, tmp_path: Path) -> None:
+        """Its only class of the twelve is rope jumping: 2131 kept samples, 92 windows."""
+        path = written(tmp_path / "Protocol" / "subject109.dat", made_rows([0] * 50 + [24] * (3 * 2131 - 2)))
+        assert published_note(path) == []
+        assert len(cut_as_published(path, tmp_path / "out")) == 92
 
     def test_extremes(self) -> None:
         extremes = np.array([published.MINIMA, published.MAXIMA])
-        np.testing.assert_array_equal(scale(extremes), np.repeat([[0.0], [1.0]], 40, axis=1))
-        beyond = np.array([np.array(published.MINIMA) - 1, np.array(published.MAXIMA) + 1])
-        np.testing.assert_array_equal(scale(beyond), np.repeat([[0.0], [0.99]], 40, axis=1))
-        lost = scale(np.full((2, 40), np.nan))
+        np.testing.assert_array_equal(published.scale(extremes), np.repeat([[0.0], [1.0]], 40, axis=1))
+        beyond = np.add(extremes, [[-1.0], [1.0]])
+        np.testing.assert_array_equal(published.scale(beyond), np.repeat([[0.0], [0.99]], 40, axis=1))
+        lost = published.scale(np.full((2, 40), np.nan))
         assert lost[0, 2] == pytest.approx(114.755 / (114.755 + 47.6314))
 
-    def test_names_and_order_of_the_classes(self) -> None:
-        assert published.CLASS_NAMES[0] == "rope_jumping" and published.CLASS_NAMES[11] == "ironing"
-        assert len(set(published.CLASS_NAMES)) == 12
-
-    def test_one_file_too_short_for_a_window(self, tmp_path: Path) -> None:
-        result = published_pamap2(written(tmp_path / "subject109.dat", made_rows([0] * 60 + [24] * 60)))
-        assert result.x.shape == (0, 40, 100) and result.y.shape == result.start.shape == (0,)
+    def test_a_file_with_none_of_the_twelve_classes(self, tmp_path: Path) -> None:
+        path = written(tmp_path / "subject105.dat", made_rows([0] * 60 + [10] * 60))
+        assert published_note(path) == [
+            "subject105.dat: the published cut gives 0 windows, published are 4065"
+        ]
 
     def test_two_files_of_one_subject(self, tmp_path: Path) -> None:
         for folder in ("Protocol", "copy"):
             written(tmp_path / folder / "subject101.dat", made_rows([1] * 9))
-        with pytest.raises(BadInputError, match="subject 101 is there twice"):
-            published_pamap2(tmp_path)
+        with pytest.raises(BadInputError, match="more than one file of a subject"):
+            published.open_streams(tmp_path, ReadOptions())
 
     def test_optional_files_only(self, tmp_path: Path) -> None:
         written(tmp_path / "Optional" / "subject101.dat", made_rows([1] * 9))
         with pytest.raises(BadInputError, match="no protocol file"):
-            published_pamap2(tmp_path)
+            published.open_streams(tmp_path, ReadOptions())

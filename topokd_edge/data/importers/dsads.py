@@ -91,7 +91,7 @@ def _group(file: Path) -> tuple[Path, int, int]:
 def _stream(folder: Path, subject: int, activity: int, files: list[Path]) -> Stream:
     return Stream(
         source=f"{folder.name}/a{activity:02}/p{subject}",
-        path=files[0].parent,
+        path=files[0],
         channels=CHANNELS,
         units=UNITS,
         rate_hz=RATE_HZ,

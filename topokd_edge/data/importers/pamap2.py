@@ -21,6 +21,8 @@ CREDIT = (
 )
 LICENCE = "CC BY 4.0"
 RATE_HZ = 100.0
+DEVICE = "Colibri wireless IMUs (PAMAP2)"
+POSITION = "wrist of the dominant arm (hand), chest, ankle of the dominant side"
 COLUMNS = 54
 ACTIVITIES = {
     0: "",
@@ -116,6 +118,11 @@ def rows_of(path: Path) -> Iterator[npt.NDArray[np.float64]]:
         yield rows
 
 
+def refuse_other(path: Path) -> None:
+    """Raise BadInputError when the first lines of a file are not 54 numbers."""
+    next(number_rows(path, columns=COLUMNS, delimiter=None, nan=True, at_once=10))
+
+
 def subject_of(path: Path) -> str:
     """Return the subject number in the name of a file.
 
@@ -138,7 +145,7 @@ def session_of(path: Path) -> str:
 
 def _open_one(path: Path) -> list[Stream]:
     subject = subject_of(path)
-    next(number_rows(path, columns=COLUMNS, delimiter=None, nan=True, at_once=10))
+    refuse_other(path)
     return [
         Stream(
             source=f"{path.parent.name}/{path.name}",
@@ -149,9 +156,9 @@ def _open_one(path: Path) -> list[Stream]:
             chunks=partial(_chunks, path),
             subject=subject,
             session=session_of(path),
-            device="Colibri wireless IMUs (PAMAP2)",
+            device=DEVICE,
             lost_as_nan=True,
-            about={"position": "wrist of the dominant arm (hand), chest, ankle of the dominant side"},
+            about={"position": POSITION},
         )
     ]
 
