@@ -302,6 +302,11 @@ class TestBinValues:
         np.testing.assert_allclose(found.time, np.arange(150_000) / 100, atol=1e-6)
         assert found.notes == "the header states 2 pages, the file has 500"
 
+    def test_a_last_page_without_samples_makes_no_empty_chunk(self, made: Callable[..., Path]) -> None:
+        found = read(made(header() + steady(CHUNK_SAMPLES // 300 + 1)[: -len(DATA) - 20]))
+        assert [len(chunk.samples) for chunk in found.chunks] == [CHUNK_SAMPLES // 300 * 300]
+        assert "which has 0 whole samples" in found.notes
+
     def test_another_process_can_read_the_chunks(self, made: Callable[..., Path]) -> None:
         for path in (made(header() + steady(1)), made(csv_text(5), "made.csv")):
             found = read(path)

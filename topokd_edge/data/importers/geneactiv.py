@@ -214,7 +214,8 @@ def _chunks(path: Path) -> Iterator[Chunk]:
             continue
         if page.samples:
             batch.append((page, *clock.place(page, following)))
-        if len(batch) == _CHUNK_PAGES or following is None:
+        # A page without samples can only be the last: what is to be noted of it goes with the samples before.
+        if following is None or (len(batch) >= _CHUNK_PAGES and following.samples):
             notes = clock.notes() + ([] if following is not None else _notes_of_end(page, header))
             yield _chunk(batch, header, notes)
             batch = []
