@@ -41,6 +41,22 @@ class Block:
     problems: tuple[str, ...] = ()
 
 
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return what pyarrow raises on damaged data."""
+    import pyarrow as pa
+
+    return (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        NotImplementedError,
+        MemoryError,
+        OverflowError,
+    )
+
+
 def damaged(path: Path, error: BaseException) -> BadInputError:
     """Return the error for a file that cannot be read on."""
     if isinstance(error, FileNotFoundError):

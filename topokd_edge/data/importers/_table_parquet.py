@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from topokd_edge.data.importers._table_block import Block, Place, damaged
+from topokd_edge.data.importers._table_block import Block, Place, damaged, unreadable
 from topokd_edge.data.stream import CHUNK_SAMPLES
 from topokd_edge.errors import BadInputError
 
@@ -15,8 +15,6 @@ _SAMPLE_ROWS = 200
 _MANY_ROWS = 10_000_000
 _ROWS_PER_BYTE = 1000
 """A file of more than `_MANY_ROWS` rows holds at least one byte for so many of them, or lies about them."""
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError, OverflowError)
-"""What pyarrow raises on damaged files; its own errors derive from these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class ParquetTable:
                         yield Block(arrays, range(begin + 1, row + 1), (begin, 0))
         except BadInputError:
             raise
-        except _UNREADABLE as error:
+        except unreadable() as error:
             raise damaged(self.path, error) from None
 
 
@@ -92,7 +90,7 @@ def open_table(path: Path) -> ParquetTable:
             columns = [_as_texts(batch.column(index)) for index in range(len(names))]
     except BadInputError:
         raise
-    except _UNREADABLE as error:
+    except unreadable() as error:
         raise damaged(path, error) from None
     return ParquetTable(path, names, tuple(zip(*columns, strict=True)))
 

@@ -16,6 +16,8 @@ Bad = list[tuple[int, str]]
 """Positions in the array and what is wrong there."""
 TIME_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Numeric units of time: how many make a second."""
+FARTHEST = 1e10
+"""Seconds, some 300 years: no recording is longer."""
 MAX_LABEL = 200
 """Letters of a label or subject; a longer one is no label."""
 _LONGEST_TIME = 64
@@ -87,8 +89,12 @@ class TimeReader:
             self.origin = values[0].item()
         per_second = 1e9 if self.unit == "iso" else TIME_UNITS[self.unit]
         if isinstance(self.origin, int) and values.dtype == np.int64:
-            return _difference(values, self.origin) / per_second, []
-        return (values.astype(np.float64) - float(self.origin)) / per_second, []
+            seconds = _difference(values, self.origin) / per_second
+        else:
+            with np.errstate(over="ignore"):
+                seconds = (values.astype(np.float64) - float(self.origin)) / per_second
+        far = np.flatnonzero(np.abs(seconds) > FARTHEST)
+        return seconds, [(int(at), f"{seconds[at]:g} s from the first time stamp") for at in far]
 
     def _counts(self, array: Any) -> tuple[npt.NDArray[Any], Bad]:
         """Return numeric stamps, as int64 where they are whole, so that no digit is lost."""
@@ -192,7 +198,12 @@ def _not_castable(array: Any, target: Any, expected: str) -> Bad:
         try:
             array.slice(at, 1).cast(target)
         except pa.ArrowInvalid:
-            bad.append((at, f"{str(array[at])[:40]!r} is not {expected}"))
+            cell = (
+                array[at].as_py()
+                if pa.types.is_string(array.type)
+                else array.slice(at, 1).cast(pa.int64())[0]
+            )
+            bad.append((at, f"{str(cell)[:40]!r} is not {expected}"))
     return bad
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.data.importers import _table_csv, _table_parquet
-from topokd_edge.data.importers._table_block import MAX_PROBLEMS, Block, Place, damaged
+from topokd_edge.data.importers._table_block import MAX_PROBLEMS, Block, Place, damaged, unreadable
 from topokd_edge.data.importers._table_columns import Plan, plan
 from topokd_edge.data.importers._table_csv import CsvTable
 from topokd_edge.data.importers._table_guess import is_epoch
@@ -166,8 +166,6 @@ def _chunk(
     if block.problems:
         problems += block.problems
         return None
-    import pyarrow as pa
-
     low, high = part
     arrays = dict(zip(_needed(columns), block.columns, strict=True))
     samples = np.empty((high - low, len(columns.columns)), np.float32)
@@ -180,21 +178,23 @@ def _chunk(
         for at, (column, factor) in enumerate(zip(columns.columns, columns.factors, strict=True)):
             values, wrong = numbers(arrays[column].slice(low, high - low), decimal_comma=table.decimal_comma)
             if not wrong:
-                wrong = _store(samples[:, at], values * factor)
+                wrong = _store(samples[:, at], values, factor)
             bad.append((column, wrong))
         if columns.label is not None:
             found, wrong = texts(arrays[columns.label].slice(low, high - low))
             bad.append((columns.label, wrong))
             labels = np.array(found, dtype=np.str_) if not wrong else None
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except unreadable() as error:
         raise damaged(table.path, error) from None
     told = _told(table, block, low, bad)
     problems += told
     return None if told else Chunk(samples, time, labels, notes=block.notes)
 
 
-def _store(target: npt.NDArray[np.float32], values: npt.NDArray[np.float64]) -> Bad:
-    """Write values as float32; return those too large for it."""
+def _store(target: npt.NDArray[np.float32], values: npt.NDArray[np.float64], factor: float) -> Bad:
+    """Write values times `factor` as float32; return those too large for it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = values * factor
     large = np.flatnonzero(np.abs(values) > _LARGEST)
     if len(large):
         return [(int(at), f"{values[at]:g} is too large") for at in large[:MAX_PROBLEMS]]
@@ -250,7 +250,7 @@ def _stretches(
         return
     try:
         found, bad = texts(block.columns[0])
-    except UnicodeDecodeError as error:
+    except unreadable() as error:
         raise damaged(table.path, error) from None
     bad = bad or [(at, "no subject") for at, text in enumerate(found) if not text]
     if bad:
