@@ -164,10 +164,10 @@ def _head(path: Path, stream: IO[bytes]) -> tuple[int, _Head]:
             continue
         if not text.startswith("@"):
             raise BadInputError(f"{path}, line {number}: {text[:40]!r}, expected a line with @ before @data")
-        key, *value = text[1:].split(None, 1)
+        key, value, *_ = [*text[1:].split(None, 1), "", ""]
         if key.lower() == "data":
             return number, _understand(path, fields)
-        fields[key.lower()] = value[0].strip() if value else ""
+        fields[key.lower()] = value
     raise BadInputError(f"{path}: no line @data, so not a .ts file of time series")
 
 
