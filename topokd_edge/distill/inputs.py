@@ -67,9 +67,11 @@ class Streamed:
 
     def __getitem__(self, rows: Tensor, /) -> Tensor:
         """Return the inputs of the windows `rows` (indices, any order), on the training device."""
-        block = np.asarray(self._source[rows.cpu().numpy()], dtype=np.float32)
-        scaled = torch.from_numpy((block - self._mean) / self._std)
-        return torch.empty(scaled.shape, dtype=self._dtype).copy_(scaled).to(self._device)
+        scaled = np.subtract(self._source[rows.cpu().numpy()], self._mean, dtype=np.float32)
+        scaled /= self._std
+        # In memory that torch allocates, as for a resident row: alignment can change the order of sums.
+        out = torch.empty(scaled.shape, dtype=self._dtype).copy_(torch.from_numpy(scaled))
+        return out.to(self._device)
 
     @property
     def nbytes(self) -> int:

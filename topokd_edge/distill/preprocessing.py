@@ -113,7 +113,8 @@ def fit_and_apply(
 
 def _told(kept: dict[str, Any]) -> str:
     """Say where the views lie."""
-    views = [f"{name} {kept[name]['bytes'] / 1e6:.0f} MB in {kept[name]['kept']}" for name in _VIEWS]
+    where = {"memory": "in memory", "disk": "on disk"}
+    views = [f"{name} {kept[name]['bytes'] / 1e6:.0f} MB {where[kept[name]['kept']]}" for name in _VIEWS]
     return f"{', '.join(views)}; {kept['free_bytes'] / 1e6:.0f} MB of {kept['device']} memory were free"
 
 
