@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Recording
 from topokd_edge.errors import BadInputError, UsageError
 
 STANDARD_GRAVITY = 9.80665
 """m/s2 in one g (BIPM, The International System of Units)."""
+_BLOCK = 1 << 16
+"""Samples looked at together."""
+_STILL = 0.02
+"""A second in which each axis varies by less than this share of the norm is at rest: a worn sensor's noise is
+about 1 % of gravity, slow walking 10 %. As a share, it holds whatever the unit."""
+_STILL_SECONDS = 3
+"""Fewer seconds at rest may be chance."""
+_REST_G = (0.85, 1.15)
+"""Norm at rest that calibration alone can explain."""
+_CALIBRATED_G = (0.95, 1.05)
+"""Norm at rest of a sensor that need not be calibrated."""
+_MEDIAN_SAMPLES = 1 << 20
 _PLAUSIBLE_G = (0.25, 3.5)
 """Median norm of a worn accelerometer: near 1 g; running and jumping reach 0.4 g (USC-HAD, DSADS) and fast
 arm exercise 2.5 g (seglearn watch set), so narrower bounds would cry wolf."""
@@ -40,10 +53,18 @@ def select_channels(recordings: Sequence[Recording], names: Sequence[str]) -> li
                 recording,
                 channels=tuple(names),
                 units=tuple(recording.units[row] for row in rows),
-                samples=recording.samples[rows],
+                samples=recording.samples[_evenly_spaced(rows)],
             )
         )
     return kept
+
+
+def _evenly_spaced(rows: list[int]) -> slice | list[int]:
+    """Return a slice where one says the same, so that mapped samples stay on disk."""
+    step = rows[1] - rows[0] if len(rows) > 1 else 1
+    last = rows[0] + step * len(rows)
+    even = rows == list(range(rows[0], last, step))
+    return slice(rows[0], last if last >= 0 else None, step) if even else rows
 
 
 def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
@@ -74,25 +95,97 @@ def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
     return [(*_subject_warnings(recording), *_norm_warnings(recording)) for recording in recordings]
 
 
+@dataclass(frozen=True, slots=True)
+class AccelerationCheck:
+    """What gravity says about one three-axis accelerometer of a recording.
+
+    Attributes
+    ----------
+    name
+        Common part of its channel names.
+    median_g
+        Median norm over all samples, g.
+    rest_g
+        Median norm over the seconds at rest, g; None with fewer than 3 of them.
+    rest_seconds
+        How many seconds it is at rest.
+    warning
+        What is wrong; empty when the unit and the calibration are plausible.
+    """
+
+    name: str
+    median_g: float
+    rest_g: float | None
+    rest_seconds: int
+    warning: str
+
+
+def check_acceleration(recording: Recording) -> list[AccelerationCheck]:
+    """Compare each three-axis accelerometer with gravity: at rest, or all of it if it never rests."""
+    medians = acceleration_norms_g(recording)
+    checks = []
+    for name, rows, scale in _accelerometers(recording):
+        rest = _norms_at_rest(recording, rows)
+        norm = float(np.median(rest)) * scale if len(rest) >= _STILL_SECONDS else None
+        median = medians[name]
+        warning = _median_warning(median) if norm is None else _rest_warning(norm)
+        checks.append(AccelerationCheck(name, median, norm, len(rest), warning and f"{name}: {warning}"))
+    return checks
+
+
 def acceleration_norms_g(recording: Recording) -> dict[str, float]:
     """Return the median norm in g of each three-axis accelerometer, by the common part of its channel names.
 
     A three-axis accelerometer is three channels in g or m/s2 whose names differ only in a last x, y, z.
+    Of a recording with more than 2**20 samples every n-th is taken, so that about so many are left.
     """
     norms = {}
+    every = 1 + (recording.samples.shape[1] - 1) // _MEDIAN_SAMPLES
+    for name, rows, scale in _accelerometers(recording):
+        parts = [
+            np.linalg.norm(block[rows, ::every].astype(np.float64), axis=0)
+            for block in _blocks(recording, _BLOCK // every * every or every)
+        ]
+        norms[name] = float(np.median(np.concatenate(parts))) * scale
+    return norms
+
+
+def _accelerometers(recording: Recording) -> Iterator[tuple[str, list[int], float]]:
+    """Give name, rows and g per unit of each three-axis accelerometer."""
     for channel, unit in zip(recording.channels, recording.units, strict=True):
         axes = [channel[:-1] + axis for axis in "xyz"]
         if channel != axes[0] or unit not in ("g", "m/s2") or not set(axes) <= set(recording.channels):
             continue
-        rows = [recording.channels.index(axis) for axis in axes]
-        norm = np.linalg.norm(recording.samples[rows].astype(np.float64), axis=0)
         name = channel[:-1].rstrip("_- .") or "acc"
-        norms[name] = float(np.median(norm)) / (STANDARD_GRAVITY if unit == "m/s2" else 1.0)
-    return norms
+        rows = [recording.channels.index(axis) for axis in axes]
+        yield name, rows, 1 / STANDARD_GRAVITY if unit == "m/s2" else 1.0
+
+
+def _blocks(recording: Recording, size: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Give the samples in blocks of shape (channels, up to `size`)."""
+    for start in range(0, recording.samples.shape[1], size):
+        yield recording.samples[:, start : start + size]
+
+
+def _norms_at_rest(recording: Recording, rows: list[int]) -> npt.NDArray[np.float64]:
+    """Return the norm of the mean of every second at rest, in the unit of the channels, shape (seconds,)."""
+    second = max(2, round(recording.rate_hz))
+    found = [np.empty(0)]
+    for block in _blocks(recording, max(_BLOCK // second, 1) * second):
+        whole = block.shape[1] // second * second
+        seconds = block[rows, :whole].astype(np.float64).reshape(len(rows), -1, second)
+        norm = np.linalg.norm(seconds.mean(axis=2), axis=0)
+        spread = seconds.std(axis=2).max(axis=0)
+        found.append(norm[(spread < _STILL * norm) & (norm > 0)])
+    return np.concatenate(found)
+
+
+def _who(recording: Recording) -> str:
+    return f"subject {recording.subject}, recording {recording.source}"
 
 
 def _problems(recording: Recording) -> list[str]:
-    who = f"subject {recording.subject}, recording {recording.source}"
+    who = _who(recording)
     problems = []
     shape = (len(recording.channels), recording.samples.shape[-1])
     if recording.samples.ndim != 2 or recording.samples.shape != shape or shape[1] == 0:
@@ -110,15 +203,26 @@ def _problems(recording: Recording) -> list[str]:
     for name, unit in zip(recording.channels, recording.units, strict=True):
         if unit not in UNITS:
             problems.append(f"{who}: channel {name!r} has unit {unit!r}, expected one of {', '.join(UNITS)}")
-    finite = np.isfinite(recording.samples)
-    for row in np.flatnonzero(~finite.all(axis=1)):
-        bad = np.flatnonzero(~finite[row])
-        value = recording.samples[row, bad[0]]
-        problems.append(
-            f"{who}: channel {recording.channels[row]!r}, sample {bad[0]}: {value}"
-            + (f" (and {len(bad) - 1} more in this channel)" if len(bad) > 1 else "")
-        )
-    return problems
+    return problems + not_finite(recording)
+
+
+def not_finite(recording: Recording) -> list[str]:
+    """Return one line for each channel with NaN or infinite samples: the first, and how many more."""
+    first: dict[int, tuple[int, float]] = {}
+    count = np.zeros(len(recording.channels), dtype=np.int64)
+    at = 0
+    for block in _blocks(recording, _BLOCK):
+        bad = ~np.isfinite(block)
+        count += bad.sum(axis=1)
+        for row in np.flatnonzero(bad.any(axis=1)).tolist():
+            column = int(bad[row].argmax())
+            first.setdefault(row, (at + column, float(block[row, column])))
+        at += block.shape[1]
+    return [
+        f"{_who(recording)}: channel {recording.channels[row]!r}, sample {sample}: {value}"
+        + (f" (and {count[row] - 1} more in this channel)" if count[row] > 1 else "")
+        for row, (sample, value) in sorted(first.items())
+    ]
 
 
 def _constant_channels(recordings: Sequence[Recording]) -> list[str]:
@@ -126,10 +230,11 @@ def _constant_channels(recordings: Sequence[Recording]) -> list[str]:
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
     for recording in recordings:
-        low, high = recording.samples.min(axis=1), recording.samples.max(axis=1)
-        for name, least, most in zip(recording.channels, low.tolist(), high.tolist(), strict=True):
-            lowest[name] = min(lowest.get(name, least), least)
-            highest[name] = max(highest.get(name, most), most)
+        for block in _blocks(recording, _BLOCK):
+            low, high = block.min(axis=1), block.max(axis=1)
+            for name, least, most in zip(recording.channels, low.tolist(), high.tolist(), strict=True):
+                lowest[name] = min(lowest.get(name, least), least)
+                highest[name] = max(highest.get(name, most), most)
     return [name for name in lowest if lowest[name] == highest[name]]
 
 
@@ -139,15 +244,27 @@ def _subject_warnings(recording: Recording) -> list[str]:
 
 
 def _norm_warnings(recording: Recording) -> list[str]:
-    warnings = []
-    for name, norm in acceleration_norms_g(recording).items():
-        if _PLAUSIBLE_G[0] <= norm <= _PLAUSIBLE_G[1]:
-            continue
-        factor = norm if norm > 1 else 1 / max(norm, 1e-9)
-        guess = "is gravity removed, or the unit or the calibration wrong?"
-        if 6.5 <= factor <= 15:
-            guess = "a factor near 9.8: is the unit (g or m/s2) the wrong one?"
-        elif 650 <= factor <= 1500:
-            guess = "a factor near 1000: are the values in mg?"
-        warnings.append(f"{name}: median norm is {norm:.3g} g, expected about 1 g; {guess}")
-    return warnings
+    return [check.warning for check in check_acceleration(recording) if check.warning]
+
+
+def _rest_warning(norm: float) -> str:
+    if _CALIBRATED_G[0] <= norm <= _CALIBRATED_G[1]:
+        return ""
+    if _REST_G[0] <= norm <= _REST_G[1]:
+        return f"norm at rest is {norm:.3g} g, expected 1 g; calibration is off by {100 * (norm - 1):+.0f} %"
+    return f"norm at rest is {norm:.3g} g, expected 1 g; {_guess(norm)}"
+
+
+def _median_warning(norm: float) -> str:
+    if _PLAUSIBLE_G[0] <= norm <= _PLAUSIBLE_G[1]:
+        return ""
+    return f"median norm is {norm:.3g} g, expected about 1 g; {_guess(norm)}"
+
+
+def _guess(norm: float) -> str:
+    factor = norm if norm > 1 else 1 / max(norm, 1e-9)
+    if 6.5 <= factor <= 15:
+        return "a factor near 9.8: is the unit (g or m/s2) the wrong one?"
+    if 650 <= factor <= 1500:
+        return "a factor near 1000: are the values in mg?"
+    return "is gravity removed, or the unit or the calibration wrong?"
