@@ -414,6 +414,7 @@ class TestBinRefused:
             (header() + steady(1)[:150], "followed by no sample"),
             (header(Device_Type="Activinsights Band"), "'Activinsights Band'"),
             (header(Measurement_Frequency="1e99 Hz") + steady(1), "Measurement Frequency: '1e99 Hz'"),
+            ((header() + steady(3)).replace("Recorded", "Recorbed", 1), "no line 'Recorded Data' between"),
             (header() + "\n".join("a:b" for _ in range(500)), "no line 'Recorded Data' between"),
         ],
     )
@@ -621,6 +622,13 @@ class TestCsv:
         text = refusal(made("\r\n".join(lines), "made.csv"))
         line = 101 if reason == "not in the form" else 113
         assert f"- line {line}" in text and reason in text
+
+    def test_a_value_that_slipped_into_the_next_row(self, made: Callable[..., Path]) -> None:
+        lines = csv_text(20).split("\r\n")
+        lines[112] = "2024-02-28 23:59:57:600,1,1,1,1,1"
+        lines[113] = "2024-02-28 23:59:57:620,1,1,1,1,1,1,1"
+        text = refusal(made("\r\n".join(lines), "made.csv"))
+        assert "line 113: 6 column(s)" in text and "line 114: 8 column(s)" in text
 
     def test_ten_rows_are_named(self, made: Callable[..., Path]) -> None:
         lines = csv_text(40).split("\r\n")
