@@ -41,6 +41,11 @@ class Block:
     problems: tuple[str, ...] = ()
 
 
+def called(number: int, name: str) -> str:
+    """Return how a message calls a column: its number from 1, and its name if it has one."""
+    return f"column {number}" + (f" {name[:60]!r}" if name else "")
+
+
 def unreadable() -> tuple[type[Exception], ...]:
     """Return what pyarrow raises on damaged data."""
     import pyarrow as pa

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from topokd_edge.data.importers import _table_block as block
 from topokd_edge.data.importers import _table_guess
 from topokd_edge.data.importers._table_guess import Look
 from topokd_edge.data.importers._table_values import TIME_UNITS
@@ -244,16 +245,13 @@ def _flags(draft: _Draft, table: Table, which: list[str]) -> list[str]:
 
 def _ask(draft: _Draft, table: Table, options: ReadOptions) -> UsageError:
     """Return the question: what would be read as what, and the options that say so."""
-
-    def called(column: int) -> str:
-        return f"column {column + 1}" + (f" {table.names[column]!r}" if table.names[column] else "")
-
+    called = [block.called(index + 1, name) for index, name in enumerate(table.names)]
     lines = [] if table.header else ["the table has no header; columns have numbers from 1"]
     if draft.time is not None:
-        lines.append(f"time = {called(draft.time)} in {draft.time_unit}")
-    lines += [f"{name} = {called(column)} in {draft.units[name]}" for name, column in draft.channels]
+        lines.append(f"time = {called[draft.time]} in {draft.time_unit}")
+    lines += [f"{name} = {called[column]} in {draft.units[name]}" for name, column in draft.channels]
     used = {draft.time, *(column for _, column in draft.channels)}
-    rest = [called(index) for index in range(len(table.names)) if index not in used]
+    rest = [text for index, text in enumerate(called) if index not in used]
     if rest:
         more = ", ..." if len(rest) > 20 else ""
         lines.append(f"not channels: {', '.join(rest[:20])}{more} (--label and --subject name such columns)")

@@ -61,23 +61,17 @@ class CsvTable:
         with _open(self.path) as stream:
             try:
                 stream.seek(offset)
-                rest = b""
-                while True:
+                rest, last = b"", False
+                while not last:
                     data = stream.read(BLOCK_BYTES)
-                    cut = data.rfind(b"\n") + 1 if data else 0
-                    if data and not cut:
-                        rest += data
-                        if len(rest) > BLOCK_BYTES:
-                            raise BadInputError(
-                                f"{self.path}: line {line}: longer than {BLOCK_BYTES:,} bytes"
-                            )
-                        continue
-                    whole, rest = rest + data[:cut], data[cut:]
+                    last = len(data) < BLOCK_BYTES
+                    cut = len(data) if last else data.rfind(b"\n") + 1
+                    if rest and not cut and not last:
+                        raise BadInputError(f"{self.path}: line {line}: longer than {BLOCK_BYTES:,} bytes")
+                    whole, rest = (rest + data[:cut], data[cut:]) if cut or last else (b"", rest + data)
                     if whole:
                         yield self._block(whole, columns, (offset, line))
                     offset, line = offset + len(whole), line + whole.count(b"\n")
-                    if not data:
-                        return
             except _UNREADABLE as error:
                 raise damaged(self.path, error) from None
 

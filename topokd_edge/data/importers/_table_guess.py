@@ -39,6 +39,8 @@ _QUANTITIES = {
     "temperature": r"temp\w*",
     "light": r"lux|light",
 }
+_VECTORS = ("acceleration", "magnetism")
+"""Quantities whose unit only the length of a vector with three axes tells."""
 _UNIT_RANGES: dict[str, tuple[tuple[str, float, float], ...]] = {
     "acceleration": (
         ("g", 0.8, 1.3),
@@ -100,7 +102,7 @@ def look(names: Sequence[str], rows: Rows) -> list[Look]:
         found.append(
             Look(
                 name=re.sub(r"[\s,=]+", "_", name) or f"c{column + 1}",
-                unit=unit if numeric and spelled(unit) else "",
+                unit=unit if spelled(unit) and kind != "empty" and not time else "",
                 quantity=quantity if numeric else "",
                 time=time,
                 time_unit=time_unit,
@@ -120,6 +122,8 @@ def unit(looks: Sequence[Look], rows: Rows, column: int) -> str:
         index for index, item in enumerate(looks) if item.quantity == quantity and _stem(item.name) == stem
     ]
     values = np.stack([_values(rows, index) for index in family])
+    if quantity in _VECTORS and len(family) != 3:
+        return ""
     length = np.sqrt((values**2).sum(axis=0))
     length = length[np.isfinite(length)]
     size = float(np.median(length)) if len(length) else -1.0
@@ -148,7 +152,7 @@ def is_epoch(seconds: float) -> bool:
 
 def _stem(name: str) -> str:
     """Return what channels of one vector have in common."""
-    return re.sub(r"[_. ]?[xyz]$", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[_. ]?[xyz]$", "", name.lower())
 
 
 def _values(rows: Rows, column: int) -> npt.NDArray[np.float64]:

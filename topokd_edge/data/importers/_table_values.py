@@ -25,7 +25,7 @@ _ZONE = re.compile(r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$")
 
 
 def numbers(array: Any, *, decimal_comma: bool = False) -> tuple[npt.NDArray[np.float64], Bad]:
-    """Return a column as float64, NaN where it has no value, and the cells that are not finite numbers."""
+    """Return a column as float64, NaN where it has no value, and the cells that are no numbers."""
     import pyarrow as pa
 
     array = _plain(array)
@@ -37,8 +37,7 @@ def numbers(array: Any, *, decimal_comma: bool = False) -> tuple[npt.NDArray[np.
         values = np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return np.empty(0), [(0, f"the column holds {array.type}, expected numbers")]
-    infinite = np.flatnonzero(np.isinf(values))
-    return values, [(int(at), f"{values[at]} is not finite") for at in infinite]
+    return values, []
 
 
 def texts(array: Any) -> tuple[list[str], Bad]:
@@ -91,9 +90,9 @@ class TimeReader:
         if isinstance(self.origin, int) and values.dtype == np.int64:
             seconds = _difference(values, self.origin) / per_second
         else:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 seconds = (values.astype(np.float64) - float(self.origin)) / per_second
-        far = np.flatnonzero(np.abs(seconds) > FARTHEST)
+        far = np.flatnonzero(~(np.abs(seconds) <= FARTHEST))
         return seconds, [(int(at), f"{seconds[at]:g} s from the first time stamp") for at in far]
 
     def _counts(self, array: Any) -> tuple[npt.NDArray[Any], Bad]:

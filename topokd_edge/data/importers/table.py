@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.data.importers import _table_csv, _table_parquet
-from topokd_edge.data.importers._table_block import MAX_PROBLEMS, Block, Place, damaged, unreadable
+from topokd_edge.data.importers._table_block import MAX_PROBLEMS, Block, Place, called, damaged, unreadable
 from topokd_edge.data.importers._table_columns import Plan, plan
 from topokd_edge.data.importers._table_csv import CsvTable
 from topokd_edge.data.importers._table_guess import is_epoch
@@ -197,7 +197,7 @@ def _store(target: npt.NDArray[np.float32], values: npt.NDArray[np.float64], fac
         values = values * factor
     large = np.flatnonzero(np.abs(values) > _LARGEST)
     if len(large):
-        return [(int(at), f"{values[at]:g} is too large") for at in large[:MAX_PROBLEMS]]
+        return [(int(at), f"{values[at]:g} is not a finite number of float32") for at in large[:MAX_PROBLEMS]]
     target[:] = values
     return []
 
@@ -206,8 +206,7 @@ def _told(table: Table, block: Block, low: int, bad: list[tuple[int, Bad]]) -> l
     """Name cells by row and column, in the order of the rows."""
     cells = sorted((at, column, why) for column, wrong in bad for at, why in wrong[:MAX_PROBLEMS])
     return [
-        f"{table.row_word} {block.rows[low + at]}, column {column + 1}"
-        f"{f' {table.names[column]!r}' if table.names[column] else ''}: {why}"
+        f"{table.row_word} {block.rows[low + at]}, {called(column + 1, table.names[column])}: {why}"
         for at, column, why in cells[:MAX_PROBLEMS]
     ]
 
