@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from topokd_edge.evaluate.compare import FEWEST
-from topokd_edge.report import figures, numbers
+from topokd_edge.report import figures, numbers, svg
 from topokd_edge.run import (
     DISTILLED_STUDENT,
     INT8_STUDENT,
@@ -40,7 +40,7 @@ def name_of(model: str) -> str:
 
 def colour_of(model: str) -> str:
     """Return a model's colour, the same in every figure."""
-    return figures.COLOURS.get(model, figures.QUIET)
+    return figures.COLOURS.get(model, svg.QUIET)
 
 
 def results_table(evaluation: dict[str, Any]) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from topokd_edge.files import refuse_existing, write_text
 from topokd_edge.report import accuracy, device, numbers, training, verdict
 from topokd_edge.report.examples import examples
 from topokd_edge.report.inputs import Inputs, Missing, read_inputs, reading
+from topokd_edge.report.page import render
 from topokd_edge.run import Run
 
 TEMPLATE = "template.html.j2"
@@ -61,7 +61,7 @@ def write_report(
     """
     refuse_existing(out, overwrite=overwrite)
     page = collect(read_inputs(run, bench=bench, export=export))
-    write_text(out, render(page))
+    write_text(out, render(TEMPLATE, page))
     missing: list[Missing] = page["missing"]
     return missing
 
@@ -104,17 +104,6 @@ def collect(inputs: Inputs) -> dict[str, Any]:
             "missing": missing,
         }
     return page
-
-
-def render(page: dict[str, Any]) -> str:
-    """Return the HTML of what `collect` gave; every text from the run is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = resources.files("topokd_edge.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(text).render(page)
 
 
 def _title(inputs: Inputs) -> str:

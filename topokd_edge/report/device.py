@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from topokd_edge.report import figures, numbers
+from topokd_edge.report import figures, numbers, svg
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SIGNAL_TEACHER, TOPOLOGY_TEACHER
 
 TDA = "tda"
@@ -56,7 +56,7 @@ def latency_figure(target: str, timed: list[dict[str, Any]]) -> str:
     rows = [
         (
             f"{PIPELINES.get(entry['pipeline'], entry['pipeline'])}, {entry['runtime']}",
-            _COLOURS.get(entry["pipeline"], figures.QUIET),
+            _COLOURS.get(entry["pipeline"], svg.QUIET),
             float(entry["latency_ms"]["p50"]),
             float(entry["latency_ms"]["p95"]),
         )
@@ -155,7 +155,7 @@ def _row(entry: dict[str, Any], yardstick: dict[str, Any] | None) -> dict[str, A
     return {
         "target": entry["target"],
         "pipeline": PIPELINES.get(entry["pipeline"], entry["pipeline"]),
-        "colour": _COLOURS.get(entry["pipeline"], figures.QUIET),
+        "colour": _COLOURS.get(entry["pipeline"], svg.QUIET),
         "runtime": entry["runtime"],
         "runtime_words": entry["runtime"].replace("+", " + "),
         "basis": entry["basis"],

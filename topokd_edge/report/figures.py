@@ -1,17 +1,14 @@
-"""Figures as inline SVG: text stays text, colours are told apart by colour-blind readers."""
+"""Figures of the report."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.report.svg import INK, channel_colours, name_lines, short, svg
 from topokd_edge.run import (
     DISTILLED_STUDENT,
     INT8_STUDENT,
@@ -20,7 +17,6 @@ from topokd_edge.run import (
     TOPOLOGY_TEACHER,
 )
 
-# Okabe and Ito, "Color Universal Design" (2008); the yellow is too faint on white and left out.
 COLOURS = {
     SIGNAL_TEACHER: "#009E73",
     TOPOLOGY_TEACHER: "#B65F94",
@@ -28,33 +24,8 @@ COLOURS = {
     DISTILLED_STUDENT: "#0072B2",
     INT8_STUDENT: "#D55E00",
 }
-CHANNEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B65F94", "#7A7A7A", "#56B4E9")
 _ACROSS = 3
 """Persistence images side by side."""
-INK, QUIET, GRID = "#1d2530", "#5b6675", "#e3e7ec"
-
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.0,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": QUIET,
-    "axes.labelcolor": QUIET,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.major.size": 0.0,
-    "ytick.major.size": 0.0,
-}
 
 
 def subject_strip(rows: Sequence[tuple[str, str, Sequence[float]]]) -> str:
@@ -80,7 +51,7 @@ def subject_strip(rows: Sequence[tuple[str, str, Sequence[float]]]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("accuracy on one held-out subject, %")
 
-    return _svg("strip", (4.7, 0.45 * len(rows) + 0.6), draw)
+    return svg("strip", (4.7, 0.45 * len(rows) + 0.6), draw)
 
 
 def subject_pairs(subjects: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
@@ -101,14 +72,14 @@ def subject_pairs(subjects: Sequence[str], before: Sequence[float], after: Seque
             zorder=3,
         )
         axes.scatter(new, lines, s=26, color=COLOURS[DISTILLED_STUDENT], linewidths=0, zorder=4)
-        axes.set_yticks(lines, [_short(subject) for subject in subjects])
+        axes.set_yticks(lines, [short(subject) for subject in subjects])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(subjects) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("accuracy, %")
         axes.set_ylabel("subject")
 
-    return _svg("pairs", (4.7, 0.2 * len(subjects) + 0.7), draw)
+    return svg("pairs", (4.7, 0.2 * len(subjects) + 0.7), draw)
 
 
 def traces(
@@ -137,12 +108,12 @@ def traces(
                 axes.plot(seconds, signal[index], color=colours[index], linewidth=0.9)
             axes.set_ylabel("no unit" if unit == "1" else unit)
             axes.margins(x=0)
-            _name_lines(axes, [(channels[index], colours[index]) for index in members])
+            name_lines(axes, [(channels[index], colours[index]) for index in members])
         panels[-1].set_xlabel("time in the window, s")
         figure.align_ylabels()
 
-    colours = _channel_colours(units)
-    return _svg(f"traces {name}", (4.4, 1.15 * len(groups) + 0.45), draw)
+    colours = channel_colours(units)
+    return svg(f"traces {name}", (4.4, 1.15 * len(groups) + 0.45), draw)
 
 
 def persistence_images(
@@ -182,7 +153,7 @@ def persistence_images(
                 interpolation="nearest",
             )
             unit = "" if units[place] == "1" else f", {units[place]}"
-            axes.set_title(_short(channels[place], 14) + unit, fontsize=7.5, color=colours[place], pad=2)
+            axes.set_title(short(channels[place], 14) + unit, fontsize=7.5, color=colours[place], pad=2)
             axes.grid(visible=False)
             axes.locator_params(nbins=3)
             if place + _ACROSS >= len(images):
@@ -190,8 +161,8 @@ def persistence_images(
             if place % _ACROSS == 0:
                 axes.set_ylabel("persistence")
 
-    colours = _channel_colours(units)
-    return _svg(f"images {name}", (4.4, 1.15 * -(-len(images) // _ACROSS) + 0.45), draw)
+    colours = channel_colours(units)
+    return svg(f"images {name}", (4.4, 1.15 * -(-len(images) // _ACROSS) + 0.45), draw)
 
 
 def training_curves(
@@ -224,7 +195,7 @@ def training_curves(
         accuracy.xaxis.get_major_locator().set_params(integer=True)
         figure.align_ylabels()
 
-    return _svg(f"curves {model}", (2.75, 2.4), draw)
+    return svg(f"curves {model}", (2.75, 2.4), draw)
 
 
 def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> str:
@@ -243,7 +214,7 @@ def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> st
             axes.barh(line, p50 - left, left=left, height=0.34, color=colour, linewidth=0)
             axes.plot([p50, p95], [line, line], color=INK, linewidth=0.9)
             axes.plot([p95, p95], [line - 0.12, line + 0.12], color=INK, linewidth=0.9)
-            axes.annotate(_short(label, 48), (left, line - 0.24), color=INK)
+            axes.annotate(short(label, 48), (left, line - 0.24), color=INK)
         axes.set_xscale("log")
         axes.set_xlim(left, 1.6 * max(row[3] for row in rows))
         axes.xaxis.set_major_formatter(lambda value, _: _tick_ms(value))
@@ -252,37 +223,7 @@ def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> st
         axes.set_ylim(len(rows) - 0.7, -0.75)
         axes.set_xlabel("time for one window (logarithmic)")
 
-    return _svg(f"latency {name}", (5.0, 0.44 * len(rows) + 0.5), draw)
-
-
-def _svg(name: str, inches: tuple[float, float], draw: Any) -> str:
-    """Run `draw` on a new figure and return it as an SVG element whose ids are its own."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    stream = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # Names in any script may occur; the browser has the glyphs that the layout font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=inches, layout="constrained")
-        draw(figure)
-        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    text = stream.getvalue()
-    return _own_ids(text[text.index("<svg") :], name)
-
-
-def _own_ids(text: str, name: str) -> str:
-    """Give ids a prefix of their own, drop matplotlib's style for every element, size by CSS."""
-    prefix = "f" + hashlib.sha256(name.encode()).hexdigest()[:8]
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
-    width = float(re.findall(r'\bwidth="([\d.]+)pt"', text)[0])
-    text = re.sub(r'\b(?:width|height)="[\d.]+pt"', "", text)
-    rems = width * 96 / 72 / 16
-    return text.replace("<svg ", f'<svg style="width:{rems:.2f}rem" aria-hidden="true" focusable="false" ', 1)
+    return svg(f"latency {name}", (5.0, 0.44 * len(rows) + 0.5), draw)
 
 
 def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -293,36 +234,8 @@ def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return offsets
 
 
-def _channel_colours(units: Sequence[str]) -> list[str]:
-    """Return the colour of each channel: counted anew for each unit, as each unit has its own panel."""
-    seen: dict[str, int] = {}
-    colours = []
-    for unit in units:
-        colours.append(CHANNEL_COLOURS[seen.get(unit, 0) % len(CHANNEL_COLOURS)])
-        seen[unit] = seen.get(unit, 0) + 1
-    return colours
-
-
-def _name_lines(axes: Any, names: Sequence[tuple[str, str]]) -> None:
-    """Write the channel names above a panel, each in the colour of its line."""
-    for place, (label, colour) in enumerate(names[:6]):
-        axes.annotate(
-            _short(label, 14),
-            (place / max(3, min(6, len(names))), 1.02),
-            xycoords="axes fraction",
-            color=colour,
-            fontsize=7.5,
-            annotation_clip=False,
-        )
-
-
 def _tick_ms(milliseconds: float) -> str:
     for scale, unit in ((1e-3, "s"), (1.0, "ms"), (1e3, "µs")):
         if milliseconds * scale >= 1.0:
             return f"{milliseconds * scale:g} {unit}"
     return f"{milliseconds * 1e3:g} µs"
-
-
-def _short(text: str, longest: int = 18) -> str:
-    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
