@@ -21,13 +21,15 @@ from topokd_bench.timing import measure
 from topokd_bench.windows import HeldOut, timing_windows
 from topokd_export.export import export_student
 
+from topokd_edge.bundle import Bundle
+from topokd_edge.cli import _bench_plan
 from topokd_edge.cli._bench_int8 import int8_cost
 from topokd_edge.cli.bench import bench
 from topokd_edge.distill.checkpoint import save_model
 from topokd_edge.errors import DeviceError
 from topokd_edge.files import write_json
 from topokd_edge.models.wrn import WRNSpec
-from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER
+from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER, Run
 from topokd_edge.topology.image import persistence_images
 from topokd_edge.topology.params import fit_params
 
@@ -323,6 +325,19 @@ def test_bench_puts_tda_teacher_and_students_side_by_side(exported):
     assert json.loads((folder / "r.json").read_text()) == answer
     again = topokd("bench", "bundle", "--out", "r.json", cwd=folder)
     assert again.returncode == 3 and "--overwrite" in again.stderr
+
+
+def test_of_a_very_large_test_subject_some_windows_are_taken_evenly(exported, monkeypatch, tmp_path):
+    folder, _ = exported
+    bundle, run = Bundle.open(folder / "bundle"), Run.open(folder / "run")
+    whole = _bench_plan.make_plan(bundle, run, tmp_path)
+    assert len(whole.held_out.x) == 80 and not any("of 80 held-out windows" in n for n in whole.notes[1:])
+    monkeypatch.setattr(_bench_plan, "MOST_BYTES", 40 * whole.held_out.x[0].nbytes)
+    plan = _bench_plan.make_plan(bundle, run, tmp_path)
+    assert plan.notes[1:] == ("tried on 40 of 80 held-out windows, evenly spread",)
+    kept = np.linspace(0, 79, 40).astype(int)
+    np.testing.assert_array_equal(plan.held_out.x, whole.held_out.x[kept])
+    np.testing.assert_array_equal(plan.held_out.y, whole.held_out.y[kept])
 
 
 def test_without_its_run_a_bundle_is_timed_and_has_no_accuracy(exported, tmp_path):

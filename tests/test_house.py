@@ -167,6 +167,13 @@ class TestLightness:
         assert HEAVY & modules_after("import scipy")
 
 
+JOBLIB_FILES = ("joblib.load", "joblib.dump")
+FORBIDDEN_CALLS = (
+    *("eval", "exec", "print", "os.system", "os.popen", "torch.load", "torch.save"),
+    *JOBLIB_FILES,
+)
+
+
 def calls(tree: ast.AST) -> set[str]:
     """Forbidden things a file does, by name."""
     found = set()
@@ -174,12 +181,12 @@ def calls(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             found |= {"pickle"} & {{"cPickle": "pickle"}.get(name, name) for name in names}
-            found |= {
-                name for name in names if name in ("dill", "joblib", "marshal", "shelve", "cloudpickle")
-            }
+            found |= {name for name in names if name in ("dill", "marshal", "shelve", "cloudpickle")}
+            if names == ["joblib"]:
+                found |= {f"joblib.{alias.name}" for alias in node.names} & set(JOBLIB_FILES)
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            if name in ("eval", "exec", "print", "os.system", "os.popen", "torch.load", "torch.save"):
+            if name in FORBIDDEN_CALLS:
                 found.add(name)
             for keyword in node.keywords:
                 if keyword.arg in ("shell", "allow_pickle") and ast.unparse(keyword.value) != "False":
@@ -207,6 +214,8 @@ class TestForbidden:
             ("subprocess.run('ls', shell=True)", "shell"),
             ("np.load(path, allow_pickle=flag)", "allow_pickle"),
             ("os.system('ls')", "os.system"),
+            ("from joblib import Parallel, load", "joblib.load"),
+            ("import joblib\njoblib.dump(1, path)", "joblib.dump"),
             ("print(1)", "print"),
         ],
     )
@@ -214,7 +223,8 @@ class TestForbidden:
         assert calls(ast.parse(code)) == {name}
 
     def test_what_only_looks_alike_is_not(self) -> None:
-        assert calls(ast.parse("model.eval()\nnp.load(path, allow_pickle=False)")) == set()
+        code = "model.eval()\nnp.load(path, allow_pickle=False)\nfrom joblib import Parallel"
+        assert calls(ast.parse(code)) == set()
 
 
 def ruff(code: str, file: str) -> set[str]:

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from made_recordings import windows_of
 from made_training import SUBSET, TRAINING, interrupt_at, network, problem
 from test_run_training import TWO_CANDIDATES, recipe, said, windows
+from typer.testing import CliRunner
 
 from topokd_edge.bundle import Normalisation
+from topokd_edge.cli import app
 from topokd_edge.data.split import Fold
 from topokd_edge.distill import inputs as inputs_module
+from topokd_edge.distill import run_training
 from topokd_edge.distill.inputs import Residency, Streamed, settle
 from topokd_edge.distill.preprocessing import _moments, fit_and_apply
 from topokd_edge.distill.recipe import Topology
@@ -264,3 +267,15 @@ def test_a_set_larger_than_memory_trains_from_disk(tmp_path: Path) -> None:
     assert ended["memory"].returncode != 0
     assert "alloc" in ended["memory"].stderr  # torch: can't allocate memory
     assert (tmp_path / "disk/fold-1/seed-0/student.distilled/predictions.npz").is_file()
+
+
+@pytest.mark.parametrize("inputs", ["auto", "memory", "disk"])
+def test_the_command_line_decides_where_inputs_lie(
+    inputs: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(run_training, "train_run", lambda *_, residency, **__: asked.append(residency))
+    command = ["train", "--data", str(runs / "w"), "--recipe", "demo", "--out", str(tmp_path / "r")]
+    done = CliRunner().invoke(app, [*command, *([] if inputs == "auto" else ["--inputs", inputs])])
+    assert done.exit_code == 0, done.output
+    assert asked == [inputs]

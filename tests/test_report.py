@@ -16,6 +16,7 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError
 from topokd_edge.evaluate.run_table import evaluate_run
 from topokd_edge.files import write_json, write_text
+from topokd_edge.report import examples
 from topokd_edge.report.build import write_report
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, MODELS, TRAINED, Predictions, Run
 from topokd_edge.topology.params import fit_params
@@ -371,6 +372,19 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path):
     assert "topokd-edge evaluate" in text
     assert "1 of 1 trainings" in text
     assert "no such file" in text
+
+
+def test_the_typical_window_does_not_depend_on_how_much_is_read_at_once(run, monkeypatch):
+    windows = run.windows()
+    every = np.arange(len(windows))
+    chosen = examples._typical(windows, every)
+    assert len(chosen) > 1
+    for label, window in zip(np.unique(windows.y), chosen, strict=False):
+        members = np.flatnonzero(windows.y == label)
+        energy = np.asarray(windows.x)[members].astype(np.float64).std(axis=2).sum(axis=1)
+        assert energy[members == window] == np.sort(energy)[len(members) // 2]
+    monkeypatch.setattr(examples, "_BLOCK", 7)
+    np.testing.assert_array_equal(examples._typical(windows, every), chosen)
 
 
 def test_an_existing_page_is_refused(run, tmp_path):

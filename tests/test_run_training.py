@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -197,7 +196,8 @@ def test_whoever_is_tested_changes_nothing_that_is_learned(run: Run, tmp_path: P
 def test_an_interrupted_run_ends_in_the_same_predictions(
     call: int, run: Run, data: Path, tmp_path: Path
 ) -> None:
-    # Told of the images and where they lie first, then before every epoch and at the end of each of the five trainings.
+    # Told of the images and where they lie first, then before every epoch and at the end of each of the
+    # five trainings.
     out = tmp_path / "r"
     with pytest.raises(KeyboardInterrupt):
         train_run(
@@ -360,7 +360,7 @@ def test_a_channel_that_does_not_vary_is_named(value: float, tmp_path: Path) -> 
 @pytest.mark.parametrize("unit", [1e-7, 1e4])
 def test_the_unit_does_not_matter(unit: float, tmp_path: Path) -> None:
     made = windows()
-    other = dataclasses.replace(made, x=(made.x * np.float32(unit)).astype(np.float32))
+    other = windows(lambda x, subject: np.multiply(x, np.float32(unit), out=x))
     usual, changed = prepared(made, tmp_path / "a"), prepared(other, tmp_path / "b")
     np.testing.assert_allclose(changed["signal"]["std"], np.array(usual["signal"]["std"]) * unit, rtol=1e-5)
     np.testing.assert_allclose(changed["image"]["mean"], usual["image"]["mean"], rtol=1e-2)

@@ -282,7 +282,7 @@ def test_nan_leaves_no_cache_and_names_the_subject(tmp_path: Path) -> None:
     x = noisy(6)
     params = fit_params(x)
     x[3, 0, 9] = np.nan
-    with pytest.raises(BadInputError, match="subject 2, session morning"):
+    with pytest.raises(BadInputError, match="subject 2, session 1"):
         cached_images(window_set(x), params, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -99,15 +99,15 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
         )
         return BenchPlan(students, _self_test_windows(bundle), (), (note,))
     place = _place(bundle, run)
-    held_out, subjects = _held_out(bundle, run, place)
+    held_out, subjects, left_out = _held_out(bundle, run, place)
     try:
         teachers = [_cap(job, windows) for job in _teachers(bundle, place, work)]
     except ModuleNotFoundError as error:
         note = f"the teachers were left out: they need the package {error.name} (topokd-edge doctor)"
-        return BenchPlan(students, held_out, subjects, (note,))
+        return BenchPlan(students, held_out, subjects, (note, *left_out))
     tried = min(len(held_out.x), windows or REFERENCE_WINDOWS)
     note = f"ripser+persim was tried on {tried} of {len(held_out.x)} held-out windows, evenly spread"
-    return BenchPlan([*teachers, *students], held_out, subjects, (note,))
+    return BenchPlan([*teachers, *students], held_out, subjects, (note, *left_out))
 
 
 def _cap(job: Job, windows: int | None) -> Job:
@@ -186,8 +186,8 @@ def _place(bundle: Bundle, run: Run) -> FoldRun:
     )
 
 
-def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[str, ...]]:
-    """Return the windows of the subjects that no model of the fold was trained or chosen on."""
+def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[str, ...], list[str]]:
+    """Return windows of subjects that no model of the fold was trained or chosen on, and notes on them."""
     windows = run.windows()
     said, scale = bundle.manifest.provenance, bundle.manifest.normalisation
     fitted = place.preprocessing()["signal"]
@@ -198,10 +198,13 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
             hint="give the run that the bundle was exported from with --run",
         )
     subjects = tuple(run.fold(place.fold)["test"])
-    chosen = windows.of_subjects(subjects)
+    index = windows.of_subjects(subjects)
     most = max(1, MOST_BYTES // (4 * len(windows.channels) * windows.length))
-    chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64)]
-    return HeldOut(np.asarray(windows.x[chosen]), windows.y[chosen], windows.subject[chosen]), subjects
+    chosen = index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64)]
+    fewer = len(chosen) < len(index)
+    notes = [f"tried on {len(chosen)} of {len(index)} held-out windows, evenly spread"] if fewer else []
+    held_out = HeldOut(np.asarray(windows.x[chosen]), windows.y[chosen], windows.subject[chosen])
+    return held_out, subjects, notes
 
 
 def _self_test_windows(bundle: Bundle) -> HeldOut:
