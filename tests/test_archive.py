@@ -236,6 +236,12 @@ class TestDamage:
         struct.pack_into("<I", content, content.rfind(b"PK\1\2") + 24, says)
         refused(tmp_path, bytes(content), "member 'a'")
 
+    def test_more_than_the_size_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Were zipfile to hand out more than a member's size, not all of it would be written."""
+        content, endless = packed({"a": TEXT}), io.BytesIO(bytes(8 << 20))
+        monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: endless)
+        refused(tmp_path, content, "holds 1,048,576 bytes or more, the archive says 600")
+
     def test_a_packed_size_beyond_the_archive(self, tmp_path: Path) -> None:
         content = bytearray(packed({"a": TEXT}))
         struct.pack_into("<I", content, content.rfind(b"PK\1\2") + 20, 1 << 30)

@@ -184,6 +184,18 @@ class TestDamage:
         assert message in str(caught.value)
         assert str(path) in str(caught.value)
 
+    def test_a_line_of_a_later_block(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pamap2, "number_rows", partial(number_rows, at_once=16))
+        rows = made_rows([1] * 60)
+        rows[40, 0] = np.nan
+        path = written(tmp_path / "subject101.dat", rows)
+        with pytest.raises(BadInputError, match="line 41: no time"):
+            list(pamap2.rows_of(path))
+        path.write_text(path.read_text().replace("nan", "x", 1).replace("\nnan", "\nx", 1))
+        path.write_text("".join(f"{line}\n" for line in [*path.read_text().splitlines()[1:], "1"]))
+        with pytest.raises(BadInputError, match="line 40: column 1: 'x'"):
+            list(pamap2.rows_of(path))
+
     def test_a_cut_last_line(self, tmp_path: Path) -> None:
         path = written(tmp_path / "subject101.dat", made_rows([1] * 60))
         path.write_bytes(path.read_bytes()[:-100])

@@ -130,6 +130,11 @@ class TestMadeFiles:
             "its path says activity 6, the file 7; the path is taken",
         ]
 
+    def test_a_text_of_several_lines_is_left_out(self, tmp_path: Path) -> None:
+        made(place(tmp_path), subject=np.array(["12", "34"]))
+        (stream,) = usc_had.open_streams(tmp_path, ReadOptions()).streams
+        assert stream.notes == ()
+
     def test_missing_texts_are_no_fault(self, tmp_path: Path) -> None:
         made(place(tmp_path), subject=None, activity_number=None, age=None, height=7.0, weight="\n\x1b")
         (stream,) = usc_had.open_streams(tmp_path, ReadOptions()).streams
@@ -154,13 +159,14 @@ class TestMadeFiles:
             READINGS[:, :5],
             READINGS[:0],
             READINGS[None],
+            READINGS[:, :, None],
             READINGS * 1j,
             "text",
             {"a": READINGS},
             np.array([READINGS, "b"], dtype=object),
             READINGS > 0,
         ],
-        ids=["absent", "five", "empty", "3-d", "complex", "text", "struct", "cell", "logical"],
+        ids=["absent", "five", "empty", "3-d", "deep", "complex", "text", "struct", "cell", "logical"],
     )
     def test_readings_of_another_kind(self, tmp_path: Path, readings: Any) -> None:
         assert "sensor_readings: " in reason(made(place(tmp_path), sensor_readings=readings))
@@ -220,6 +226,28 @@ class TestHostile:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert "larger than 67,108,864 bytes when unpacked" in reason(path)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+    def test_a_bomb_in_parts(self, tmp_path: Path) -> None:
+        path = place(tmp_path)
+        path.parent.mkdir()
+        part = element(15, zlib.compress(matrix(b"x", 6, element(9, bytes(40 << 20))), 1))
+        path.write_bytes(HEADER + part)
+        assert "sensor_readings: no real numbers" in reason(path)
+        path.write_bytes(HEADER + part + part)
+        assert "larger than 67,108,864 bytes when unpacked" in reason(path)
+
+    @pytest.mark.parametrize("cut", [1, 5, 50])
+    def test_packed_content_that_ends_too_early(self, tmp_path: Path, cut: int) -> None:
+        path = place(tmp_path)
+        path.parent.mkdir()
+        noise = np.random.default_rng(0).bytes(480)
+        whole = zlib.compress(matrix(b"sensor_readings", 6, element(9, noise), (10, 6)))
+        path.write_bytes(HEADER + element(15, whole[:-cut]))
+        assert "ends too early" in reason(path)
+
+    def test_a_short_element_that_is_too_long(self) -> None:
+        with pytest.raises(ValueError, match="a short element of 5 bytes"):
+            read_mat5(HEADER + struct.pack("<HH", 1, 5) + bytes(12), {"x"})
 
     @pytest.mark.parametrize("dims", [(1 << 30, 6), (-5, 6), (0x7FFFFFFF, 0x7FFFFFFF)])
     def test_a_size_beyond_the_file(self, tmp_path: Path, dims: tuple[int, int]) -> None:

@@ -140,6 +140,6 @@ def _array(name: str, content: _Element, order: str, shape: tuple[int, ...]) -> 
     if content.kind not in _NUMBERS:
         raise ValueError(f"{name}: numbers of the unknown type {content.kind}")
     kind = np.dtype(_NUMBERS[content.kind]).newbyteorder("<" if order == "<" else ">")
-    if min(shape) < 0 or math.prod(shape) * kind.itemsize != len(content.body):
+    if math.prod(shape) * kind.itemsize != len(content.body):
         raise ValueError(f"{name}: {len(content.body):,} bytes for an array of shape {shape}")
     return np.frombuffer(content.body, kind).astype(np.float64).reshape(shape, order="F")

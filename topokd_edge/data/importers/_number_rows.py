@@ -71,8 +71,8 @@ def _lines(stream: TextIO) -> Iterator[str]:
 def _parse(
     lines: list[str], columns: int, delimiter: str | None, *, nan: bool, path: Path, first: int
 ) -> npt.NDArray[np.float64]:
-    # Blank lines numpy would skip; and the width of the first line is the memory it takes for all.
-    if all(line.strip() for line in lines) and len(lines[0].split(delimiter)) == columns:
+    # The width of the first line is what numpy takes memory for.
+    if len(lines[0].split(delimiter)) == columns:
         try:
             rows = np.loadtxt(lines, delimiter=delimiter, comments=None, ndmin=2)
         except ValueError:

@@ -118,6 +118,11 @@ def rows_of(path: Path) -> Iterator[npt.NDArray[np.float64]]:
         yield rows
 
 
+def labels_of(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.str_]:
+    """Return the activity names of rows as `rows_of` gives them, "" between activities; shape (rows,)."""
+    return _LABELS[rows[:, 1].astype(np.int64)]
+
+
 def refuse_other(path: Path) -> None:
     """Raise BadInputError when the first lines of a file are not 54 numbers."""
     next(number_rows(path, columns=COLUMNS, delimiter=None, nan=True, at_once=10))
@@ -168,5 +173,5 @@ def _chunks(path: Path) -> Iterator[Chunk]:
         yield Chunk(
             samples=rows[:, SOURCE_COLUMNS].astype(np.float32),
             time=rows[:, 0],
-            labels=_LABELS[rows[:, 1].astype(np.int64)],
+            labels=labels_of(rows),
         )

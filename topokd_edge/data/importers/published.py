@@ -30,8 +30,8 @@ SECONDS = LENGTH / RATE_HZ
 OVERLAP = 1 - STRIDE / LENGTH
 LABEL_RULE = "ends"
 """With `SECONDS` and `OVERLAP` the published cut: the label of the first sample, if the last has the same."""
-CLASS_IDS = (24, 1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 17)
-"""PAMAP2 activity of each class, in the published order; other activities are dropped."""
+KEPT_ACTIVITIES = (1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 17, 24)
+"""The twelve classes, by PAMAP2 activity id; samples of others are deleted."""
 EXPECTED_WINDOWS = {
     "101": 3726,
     "102": 3925,
@@ -75,9 +75,6 @@ ODDITIES = (
     "has channels the set's readme advises against (6 g accelerometers)",
 )
 """What differs from a clean set, kept on purpose."""
-_CLASS_OF = np.full(max(pamap2.ACTIVITIES) + 1, -1)
-_CLASS_OF[list(CLASS_IDS)] = range(len(CLASS_IDS))
-_NAMES = np.array([pamap2.ACTIVITIES[number] for number in CLASS_IDS])
 
 
 def open_streams(path: Path | None, _: ReadOptions) -> Opened:
@@ -137,34 +134,34 @@ def _open_one(path: Path) -> list[Stream]:
 def _chunks(path: Path) -> Iterator[Chunk]:
     """Leave out the first stride and the last sample; tell when the windows are not as many as published."""
     skip = FIRST
-    samples, classes = np.empty((0, len(MAXIMA)), dtype=np.float32), np.empty(0, dtype=np.int64)
-    given = [classes]
-    for scaled, number in _prepared(path):
+    samples, labels = np.empty((0, len(MAXIMA)), dtype=np.float32), np.empty(0, dtype=np.str_)
+    given = [labels]
+    for scaled, named in _prepared(path):
         samples = np.concatenate((samples[-1:], scaled[skip:]))
-        classes = np.concatenate((classes[-1:], number[skip:]))
+        labels = np.concatenate((labels[-1:], named[skip:]))
         skip -= min(skip, len(scaled))
         if len(samples) > 1:
-            given.append(classes[:-1])
-            yield Chunk(samples[:-1], labels=_NAMES[classes[:-1]])
+            given.append(labels[:-1])
+            yield Chunk(samples[:-1], labels=labels[:-1])
     count = _published_count(np.concatenate(given))
     expected = EXPECTED_WINDOWS.get(pamap2.subject_of(path))
     if count != expected:
         note = f"{path.name}: the published cut gives {count} windows, published are {expected or 'none'}"
-        yield Chunk(samples[:0], labels=_NAMES[:0], notes=(note,))
+        yield Chunk(samples[:0], labels=labels[:0], notes=(note,))
 
 
-def _prepared(path: Path) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-    """Yield the scaled samples kept of each block, and the class of each."""
+def _prepared(path: Path) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]]:
+    """Yield the scaled samples kept of each block, and the label of each."""
     seen, beat = 0, np.nan
     for rows in pamap2.rows_of(path):
-        number = _CLASS_OF[rows[:, 1].astype(np.int64)]
-        rows, number = rows[number >= 0][:, pamap2.SOURCE_COLUMNS], number[number >= 0]
-        if len(rows):
-            rows[:, 0] = carried(rows[:, 0], beat)
-            beat = float(rows[-1, 0])
+        kept = rows[np.isin(rows[:, 1], KEPT_ACTIVITIES)]
+        if len(kept):
+            samples, labels = kept[:, pamap2.SOURCE_COLUMNS], pamap2.labels_of(kept)
+            samples[:, 0] = carried(samples[:, 0], beat)
+            beat = float(samples[-1, 0])
             first = -seen % EVERY
-            seen += len(rows)
-            yield scale(rows[first::EVERY]).astype(np.float32), number[first::EVERY]
+            seen += len(kept)
+            yield scale(samples[first::EVERY]).astype(np.float32), labels[first::EVERY]
 
 
 def carried(values: npt.NDArray[np.float64], last: float) -> npt.NDArray[np.float64]:
@@ -184,6 +181,6 @@ def scale(samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return scaled
 
 
-def _published_count(classes: npt.NDArray[np.int64]) -> int:
-    starts = np.arange(0, len(classes) - LENGTH + 1, STRIDE)
-    return int((classes[starts] == classes[starts + LENGTH - 1]).sum())
+def _published_count(labels: npt.NDArray[np.str_]) -> int:
+    starts = np.arange(0, len(labels) - LENGTH + 1, STRIDE)
+    return int((labels[starts] == labels[starts + LENGTH - 1]).sum())
