@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from topokd_edge.data.archive import unpack
+from topokd_edge.data.importers import importer
+from topokd_edge.data.options import import_options
+from topokd_edge.data.prepare import import_windows
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
 from topokd_edge.data.recordingset import RecordingSet
 from topokd_edge.data.spool import spool
-from topokd_edge.data.stream import Chunk, Opened, Stream
+from topokd_edge.data.stream import Chunk, Opened, ReadOptions, Stream
 from topokd_edge.data.windowset import WindowSet
 
 
@@ -158,6 +162,22 @@ def read_all(opened: Opened) -> list[Recording]:
                 )
             )
     return recordings
+
+
+def read_path(format_name: str, path: Path | None, options: ReadOptions = ReadOptions()) -> list[Recording]:
+    """Everything a format reads from a path, archives unpacked, in memory and uncleaned."""
+    chosen = importer(format_name)
+    with TemporaryDirectory() as folder:
+        if path is not None and path.is_file() and path.suffix in chosen.archives:
+            path = unpack(path, Path(folder) / path.name)
+        opened = chosen.open(path, options)
+        assert opened.refused == ()
+        return read_all(opened)
+
+
+def import_into(out: Path, format_name: str, path: Path | None, **flags: Any) -> WindowSet:
+    """Import with the options of these flags."""
+    return import_windows(format_name, path, import_options(None, flags), out=out)
 
 
 def shared_data(name: str) -> Path:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_recordings import npz_arrays, recording, shared_data, write_npz
+from made_recordings import import_into, npz_arrays, read_path, recording, shared_data, write_npz
 
-from topokd_edge.data.check import acceleration_norms_g, check_recordings, select_channels
-from topokd_edge.data.importers import IMPORTERS, importer, npz, shoulder_watch
-from topokd_edge.data.prepare import import_windows
+from topokd_edge.data.account import account
+from topokd_edge.data.check import acceleration_norms_g, check_recordings
+from topokd_edge.data.importers import IMPORTERS, importer, shoulder_watch
+from topokd_edge.data.stream import ReadOptions
 from topokd_edge.errors import BadInputError, MissingError, UsageError
 
 
@@ -25,7 +26,7 @@ def test_shoulder_watch_equals_the_arrays_in_the_package() -> None:
     if importlib.util.find_spec("seglearn") is None:
         pytest.skip("seglearn is not installed")
     truth = np.load(shoulder_watch.installed_file(), allow_pickle=True).item()
-    recordings = shoulder_watch.read()
+    recordings = read_path("shoulder-watch", None)
     assert len(recordings) == 140
     assert {item.subject for item in recordings} == {str(number) for number in range(1, 11)}
     for index, item in enumerate(recordings):
@@ -41,7 +42,8 @@ def test_reading_shoulder_watch_does_not_import_seglearn() -> None:
     if importlib.util.find_spec("seglearn") is None:
         pytest.skip("seglearn is not installed")
     code = (
-        "import sys; from topokd_edge.data.importers import shoulder_watch as s; s.read(); "
+        "import sys; from topokd_edge.data.importers import shoulder_watch as s; "
+        "from topokd_edge.data.stream import ReadOptions; s.open_streams(None, ReadOptions()); "
         "sys.exit('seglearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -57,19 +59,19 @@ def test_shoulder_watch_refuses_another_file_before_unpickling_it(tmp_path: Path
     path = tmp_path / "watch_dataset.npy"
     np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
     with pytest.raises(BadInputError, match="SHA-256"):
-        shoulder_watch.read(path)
+        shoulder_watch.open_streams(path, ReadOptions())
     assert not marker.exists()
 
 
 def test_shoulder_watch_without_seglearn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"pip install"):
-        shoulder_watch.read()
+        shoulder_watch.open_streams(None, ReadOptions())
 
 
 def test_npz_gives_physical_values_subjects_and_labels(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "set.npz", offset=np.array([0.5, 0, 0]))
-    recordings = npz.read(path)
+    recordings = read_path("npz", path)
     counts = npz_arrays()["counts"]
     assert [(item.subject, item.labels[0].label) for item in recordings[:3]] == [
         ("1", "a"),
@@ -83,22 +85,23 @@ def test_npz_gives_physical_values_subjects_and_labels(tmp_path: Path) -> None:
 
 def test_npz_units_are_brought_to_the_project_s(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "set.npz", scale=np.ones(3), units=np.array(["mg", "mg", "mg"]))
-    first = npz.read(path)[0]
+    first = read_path("npz", path)[0]
     assert first.units == ("g", "g", "g")
     assert acceleration_norms_g(first)["acc"] == pytest.approx(1.0, abs=0.06)
-    metres = npz.read(write_npz(tmp_path / "m.npz", units=np.array(["m/s^2"] * 3)))[0]
+    metres = read_path("npz", write_npz(tmp_path / "m.npz", units=np.array(["m/s^2"] * 3)))[0]
     assert metres.units == ("m/s2", "m/s2", "m/s2")
 
 
 def test_npz_segments_are_borders_no_window_crosses(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "set.npz", segment_samples=np.int32(40))
-    assert [gap.after_sample for gap in npz.read(path)[0].gaps] == [39, 79]
+    assert [gap.after_sample for gap in read_path("npz", path)[0].gaps] == [39, 79]
 
 
 def test_npz_credit_and_licence_come_from_the_file(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "set.npz", credit=np.array("A. Author"), licence=np.array("CC-BY-4.0"))
-    assert npz.about(path) == ("A. Author", "CC-BY-4.0")
-    assert npz.about(write_npz(tmp_path / "other.npz")) == ("unknown", "unknown")
+    assert import_into(tmp_path / "w", "npz", path, seconds=2).made["licence"] == "CC-BY-4.0"
+    other = import_into(tmp_path / "v", "npz", write_npz(tmp_path / "other.npz"), seconds=2)
+    assert (other.made["credit"], other.made["licence"]) == ("unknown", "unknown")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_npz_credit_and_licence_come_from_the_file(tmp_path: Path) -> None:
 def test_npz_names_every_problem(tmp_path: Path, changes: dict[str, object], named: list[str]) -> None:
     path = write_npz(tmp_path / "bad.npz", **changes)
     with pytest.raises(BadInputError) as caught:
-        npz.read(path)
+        read_path("npz", path)
     assert "bad.npz" in str(caught.value)
     for text in named:
         assert any(text in problem for problem in caught.value.problems), caught.value.problems
@@ -130,7 +133,7 @@ def test_npz_without_pickle(tmp_path: Path) -> None:
     path = tmp_path / "objects.npz"
     np.savez(path, **{**npz_arrays(), "class_names": np.array(["a", None], dtype=object)})
     with pytest.raises(BadInputError, match="damaged"):
-        npz.read(path)
+        read_path("npz", path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,7 +149,7 @@ def test_damaged_npz_is_refused_or_read_never_a_traceback(
         content[flip % len(content)] ^= value
     path.write_bytes(content)
     try:
-        check_recordings(npz.read(path))
+        check_recordings(read_path("npz", path))
     except BadInputError as error:
         assert "set.npz" in str(error)
     else:
@@ -170,18 +173,19 @@ def test_constant_channel_is_refused_and_the_way_out_works() -> None:
         item.samples[1] = 0.25
     with pytest.raises(BadInputError, match=r"'acc_y'(.|\n)*--channels acc_x,acc_z"):
         check_recordings(made)
-    assert check_recordings(select_channels(made, ["acc_x", "acc_z"])) == [(), ()]
     made[1].samples[1] = 0.5
     check_recordings(made)
 
 
-def test_select_channels_orders_and_refuses() -> None:
-    kept = select_channels([recording()], ["acc_z", "acc_x"])[0]
-    assert kept.channels == ("acc_z", "acc_x")
-    np.testing.assert_array_equal(kept.samples[1], recording().samples[0])
-    for names in (["acc_z", "acc_z"], ["nope"]):
+def test_channels_are_chosen_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz")
+    windows = import_into(tmp_path / "w", "npz", path, seconds=2, channels="acc_z,acc_x")
+    assert windows.channels == ("acc_z", "acc_x")
+    whole = import_into(tmp_path / "v", "npz", path, seconds=2)
+    np.testing.assert_array_equal(windows.x[:], whole.x[:][:, [2, 0]])
+    for names in ("acc_z,acc_z", "nope"):
         with pytest.raises(UsageError, match="--channels"):
-            select_channels([recording()], names)
+            import_into(tmp_path / "u", "npz", path, seconds=2, channels=names)
 
 
 @pytest.mark.parametrize(
@@ -197,27 +201,26 @@ def test_a_wrong_unit_is_told_by_its_factor(factor: float, unit: str, words: str
 
 
 def test_unknown_format_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="shoulder-watch, npz"):
-        importer("parquet")
+    with pytest.raises(UsageError, match="shoulder-watch, geneactiv"):
+        importer("floppy")
     assert set(IMPORTERS) >= {"shoulder-watch", "npz"}
 
 
-def test_dsads_windows_are_the_published_segments() -> None:
+def test_dsads_windows_are_the_published_segments(tmp_path: Path) -> None:
     path = shared_data("dsads/dsads_3imu_25hz.npz")
-    imported = import_windows("npz", path, seconds=5.0, overlap=0.0)
-    windows = imported.windows
+    windows = import_into(tmp_path / "w", "npz", path, seconds=5.0, overlap=0.0)
     assert windows.x.shape == (9120, 18, 125)
     assert np.unique(windows.y, return_counts=True)[1].tolist() == [480] * 19
     assert np.unique(windows.subject, return_counts=True)[1].tolist() == [1140] * 8
-    medians = np.median([list(acceleration_norms_g(item).values()) for item in imported.recordings], axis=0)
+    medians = np.median([list(acceleration_norms_g(item).values()) for item in windows.recordings], axis=0)
     np.testing.assert_allclose(medians, 1.0, atol=0.02)
-    half = import_windows("npz", path, seconds=5.0, overlap=0.5).windows
+    half = import_into(tmp_path / "half", "npz", path, seconds=5.0, overlap=0.5)
     assert len(half) == 9120  # half-overlapping windows would cross the borders of the 5 s segments
 
 
-def test_usc_had_windows_agree_with_the_independent_count() -> None:
+def test_usc_had_windows_agree_with_the_independent_count(tmp_path: Path) -> None:
     path = shared_data("usc_had/usc_had_100hz.npz")
-    windows = import_windows("npz", path, seconds=2.56, overlap=0.5).windows
+    windows = import_into(tmp_path / "w", "npz", path, seconds=2.56, overlap=0.5)
     assert windows.x.shape == (20768, 6, 256)
     by_class = dict(zip(windows.class_names, np.bincount(windows.y).tolist(), strict=True))
     assert (by_class["walking_forward"], by_class["jumping_up"], by_class["sleeping"]) == (2874, 728, 2854)
@@ -228,8 +231,8 @@ def test_usc_had_windows_agree_with_the_independent_count() -> None:
 
 
 def test_the_account_of_recordings_is_plain_json(tmp_path: Path) -> None:
-    imported = import_windows("npz", write_npz(tmp_path / "set.npz"), seconds=2, overlap=0.5)
-    text = json.dumps(imported.recordings_account(), allow_nan=False)
-    first = json.loads(text)[0]
+    windows = import_into(tmp_path / "w", "npz", write_npz(tmp_path / "set.npz"), seconds=2, overlap=0.5)
+    text = json.dumps(account(windows), allow_nan=False)
+    first = json.loads(text)["recordings"][0]
     assert first["median_norm_g"] == pytest.approx(1.0, abs=0.06)
     assert first["units"] == ["g", "g", "g"]

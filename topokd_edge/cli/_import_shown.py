@@ -19,12 +19,14 @@ def show_import(windows: WindowSet, out: Path) -> None:
     dropped = {name: n for name, n in made["dropped"].items() if name not in ("samples", "in_windows")}
     total = made["dropped"]["samples"]
     lost = ", ".join(f"{name} {n} ({n / total:.1%})" for name, n in dropped.items() if n) or "none"
-    gaps = [gap.seconds for item in recordings for gap in item.gaps]
+    gaps = [gap.seconds for item in recordings for gap in item.gaps if gap.seconds > 0]
+    borders = sum(gap.seconds == 0 for item in recordings for gap in item.gaps)
     named = list(zip(windows.channels, windows.units, strict=True))
     rows = [
         ["windows", f"{len(windows)}, each {windows.length} samples at {windows.rate_hz:g} Hz"],
         ["recordings", f"{len(recordings)}, {total / windows.rate_hz / 3600:.3g} h"],
         ["gaps", f"{len(gaps)}, {sum(gaps):.4g} s missing" if gaps else "none"],
+        *([["borders of unknown length", str(borders)]] if borders else []),
         ["samples filled", _filled(windows)],
         ["subjects", f"{len(windows.subjects)}: {' '.join(windows.subjects)}"],
         ["classes", f"{len(windows.class_names)}: {' '.join(windows.class_names)}"],
@@ -37,6 +39,10 @@ def show_import(windows: WindowSet, out: Path) -> None:
     console.table(f"Window set {out}", ["what", "value"], rows)
     for line in findings(windows):
         console.note(line)
+    if not windows.class_names:
+        console.note(
+            "no recording has labels, so no window was cut; give them with --labels FILE.csv to train"
+        )
     console.note(f"look at it before training: topokd-edge data inspect {out}")
 
 
@@ -47,6 +53,7 @@ def findings(windows: WindowSet) -> list[str]:
         for text in [*(f"warning: {line}" for line in warned), *(f"note: {line}" for line in item.notes)]:
             found.setdefault(text, []).append(f"subject {item.subject}, {item.source}")
     lines = [f"refused: {item['file']}: {item['reason']}" for item in windows.made["refused"]]
+    lines += [f"note: {line}" for line in windows.made["label_rows_left_over"]]
     for text, where in found.items():
         more = f" and {len(where) - 1} more" if len(where) > 1 else ""
         kind, _, rest = text.partition(": ")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from topokd_edge.arrays import appended_npy, map_npy
 from topokd_edge.data.clock import ClockReading, read_clock
-from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan
-from topokd_edge.data.labels import LabelFile
+from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan, without_lost
+from topokd_edge.data.labels import LabelFile, to_samples
 from topokd_edge.data.recording import Gap, Recording
 from topokd_edge.data.resample import interpolate, resample
 from topokd_edge.data.spool import Spooled, spool
@@ -48,7 +50,20 @@ class Cleaning:
     labels: LabelFile | None = None
 
 
-def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Recording:
+class UndecidedError(BadInputError):
+    """A recording can be read, but the user must say what to do with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A recording, and the lines of the label file that speak of it: meant for it, and placed in it."""
+
+    recording: Recording
+    label_lines: frozenset[int] = frozenset()
+    placed_lines: frozenset[int] = frozenset()
+
+
+def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Cleaned:
     """Read a stream and return it as a recording whose samples are memory-mapped from `scratch`.
 
     Parameters
@@ -62,21 +77,22 @@ def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Recording:
 
     Raises
     ------
+    UndecidedError
+        When a value is NaN and nobody said what that means, or the stamps are too uneven to be taken as
+        evenly spaced; file, channel and sample are named.
     BadInputError
-        When the file cannot be read, its stamps run backward or are too uneven to be taken as evenly spaced,
-        a value is NaN or infinite; file, row and channel are named.
+        When the file cannot be read, its stamps run backward, or a value is infinite.
     """
     channels = cleaning.channels or stream.channels
     spooled = spool(stream, channels, scratch)
     reading = _clock(stream, spooled, cleaning)
-    units = tuple(stream.units[stream.channels.index(name)] for name in channels)
     recording = Recording(
         subject=stream.subject,
         session=stream.session,
         device=stream.device,
         rate_hz=reading.rate_hz,
         channels=tuple(channels),
-        units=units,
+        units=tuple(stream.units[stream.channels.index(name)] for name in channels),
         samples=spooled.samples.T,
         labels=spooled.labels,
         gaps=reading.gaps,
@@ -86,22 +102,79 @@ def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Recording:
         about=dict(stream.about),
         notes=(*spooled.notes, *reading.notes),
     )
-    if cleaning.labels is not None:
-        recording = _with_labels(recording, cleaning.labels, stream)
-    lost_are_gaps = stream.lost_as_nan or cleaning.lost == "gap"
-    if not lost_are_gaps:
-        refuse_nan(recording)
-    if reading.uneven and spooled.time is not None:
-        if cleaning.resample_hz is not None:
-            even = interpolate(recording, spooled.time, cleaning.resample_hz, scratch / "even.npy")
-            return _filled(even, cleaning, scratch)
-        _need_even(recording, cleaning)
-    if lost_are_gaps:
+    labelled = _labelled(recording, cleaning.labels, stream)
+    regular = _regular(labelled.recording, reading, spooled, stream, cleaning, scratch)
+    return replace(labelled, recording=regular)
+
+
+def _labelled(recording: Recording, file: LabelFile | None, stream: Stream) -> Cleaned:
+    """Return the recording with the labels that a label file has for it."""
+    if file is None:
+        return Cleaned(recording)
+    timed = file.intervals_for(recording.subject, stream.path, recording.start)
+    if timed and recording.labels:
+        raise BadInputError(
+            f"{recording.source}: has labels of its own, and {file.path} gives it others",
+            hint="leave out --labels, or its rows for this recording",
+        )
+    placed = to_samples(
+        timed, rate_hz=recording.rate_hz, samples=recording.samples.shape[1], gaps=recording.gaps
+    )
+    return Cleaned(
+        replace(
+            recording,
+            labels=placed.intervals or recording.labels,
+            notes=(*recording.notes, *(f"{file.path.name}: {note}" for note in placed.notes)),
+        ),
+        frozenset(item.line for item in timed),
+        placed.lines,
+    )
+
+
+def _regular(
+    recording: Recording,
+    reading: ClockReading,
+    spooled: Spooled,
+    stream: Stream,
+    cleaning: Cleaning,
+    scratch: Path,
+) -> Recording:
+    """Mark what was lost, and bring the recording to one even clock; fill where that is asked for."""
+    time = spooled.time
+    if stream.lost_as_nan or cleaning.lost == "gap":
+        if reading.uneven and time is not None:
+            time = _without_lost(recording, time, scratch / "time-kept.npy")
         recording = mark_lost(recording, scratch / "lost.npy")
+    else:
+        _need_finite(recording)
+    if reading.uneven and time is not None and cleaning.resample_hz is not None:
+        even = interpolate(recording, time, cleaning.resample_hz, scratch / "even.npy")
+        return _filled(even, cleaning, scratch)
+    if reading.uneven:
+        _need_even(recording, cleaning)
     recording = _filled(recording, cleaning, scratch)
     if cleaning.resample_hz is not None and cleaning.resample_hz != recording.rate_hz:
         recording = resample(recording, cleaning.resample_hz, scratch / "resampled.npy")
     return recording
+
+
+def _without_lost(recording: Recording, time: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:
+    """Write the stamps of the samples that `mark_lost` keeps, and return them memory-mapped."""
+    with appended_npy(path, (), np.float64) as writer:
+        for block in without_lost(time, recording):
+            writer.append(block)
+    return map_npy(path, hint="import again")
+
+
+def _need_finite(recording: Recording) -> None:
+    try:
+        refuse_nan(recording)
+    except BadInputError as error:
+        raise UndecidedError(
+            error.message,
+            problems=error.problems,
+            hint="correct them (samples are counted from 0), or say that they were lost: --lost gap",
+        ) from None
 
 
 def _filled(recording: Recording, cleaning: Cleaning, scratch: Path) -> Recording:
@@ -115,9 +188,9 @@ def _need_even(recording: Recording, cleaning: Cleaning) -> None:
     if cleaning.rate_hz is not None or recording.clock is None:
         return
     clock = recording.clock
-    raise BadInputError(
-        f"{recording.source}: its samples are not evenly spaced (about {clock.estimated_hz:.4g} Hz, stamps off "
-        f"by {clock.jitter_s * 1e3:.3g} ms)",
+    raise UndecidedError(
+        f"{recording.source}: its samples are not evenly spaced (about {clock.estimated_hz:.4g} Hz, "
+        f"stamps off by {clock.jitter_s * 1e3:.3g} ms)",
         hint=f"--resample {clock.estimated_hz:.0f} interpolates them at their stamps; or, if the stamps are "
         f"wrong and the samples even, --rate {clock.estimated_hz:.4g} says so",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from topokd_edge.data.clean import Cleaning
-from topokd_edge.data.labels import read_label_file
+from topokd_edge.data.label_file import read_label_file
 from topokd_edge.data.stream import ReadOptions
 from topokd_edge.data.windows import Cut, LabelRule
 from topokd_edge.errors import BadInputError, UsageError
@@ -40,7 +40,7 @@ class ImportOptions:
 
 
 _TEXTS = ("channels", "drop_labels")
-_KINDS: dict[str, type | tuple[type, ...]] = {
+_KINDS: dict[str, type] = {
     "seconds": float,
     "overlap": float,
     "label_rule": str,
@@ -62,6 +62,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "assume_yes": bool,
     "subject_from": str,
 }
+_KIND_NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false", tuple: "names"}
 _CHOICES = {"label_rule": get_args(LabelRule), "lost": ("refuse", "gap")}
 
 
@@ -130,8 +131,9 @@ def _problem(key: str, value: Any) -> str:
         return f"{key}: no such option; known are {', '.join(_KINDS)}"
     kind = _KINDS[key]
     name = "--" + key.replace("_", "-")
-    if type(value) is not kind or (kind is tuple and not all(isinstance(item, str) for item in value)):
-        return f"{name}: {value!r}, expected {kind.__name__ if isinstance(kind, type) else kind}"
+    items: Any = value if kind is tuple else ()
+    if type(value).__name__ != kind.__name__ or not all(isinstance(item, str) for item in items):
+        return f"{name}: {value!r}, expected {_KIND_NAMES[kind]}"
     if key in _CHOICES and value not in _CHOICES[key]:
         return f"{name} {value}: expected one of {', '.join(_CHOICES[key])}"
     if key in ("rate_hz", "resample_hz") and not 0 < value < 1e6:

@@ -7,16 +7,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from topokd_edge.arrays import appended_npy, map_npy
 from topokd_edge.data.archive import unpack
 from topokd_edge.data.check import check_recordings
-from topokd_edge.data.clean import Cleaning, clean
+from topokd_edge.data.clean import Cleaned, Cleaning, UndecidedError, clean
 from topokd_edge.data.importers import Importer, importer
+from topokd_edge.data.labels import LabelFile
 from topokd_edge.data.options import ImportOptions
-from topokd_edge.data.recording import Recording
 from topokd_edge.data.recordingset import SAMPLES, RecordingSet, refuse_mixture, write_descriptions
 from topokd_edge.data.stream import Opened, ReadOptions, Refused, Stream
 from topokd_edge.data.subjects import subject_of
@@ -31,12 +32,15 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """A window set, the warnings of each of its recordings, and what was refused."""
+class ReadRecordings:
+    """Recordings on disk, and what is known of their making; see `import_recordings`.
 
-    windows: WindowSet
-    warnings: tuple[tuple[str, ...], ...]
-    refused: tuple[Refused, ...]
+    `made` has `format`, `source`, `credit`, `licence`, `recordings`, `refused` (file and reason each),
+    `warnings` (of each recording), `channels_left_out` and `label_rows_left_over`.
+    """
+
+    recordings: RecordingSet
+    made: dict[str, Any]
 
 
 def import_windows(
@@ -48,7 +52,7 @@ def import_windows(
     overwrite: bool = False,
     jobs: int = 1,
     progress: Progress = silent,
-) -> Imported:
+) -> WindowSet:
     """Read, clean, check and cut recordings; write them with their windows as the folder `out`.
 
     Memory is bounded by the largest chunk an importer reads and by the list of windows, not by the files.
@@ -72,38 +76,71 @@ def import_windows(
     Raises
     ------
     UsageError, BadInputError, MissingError
-        As the importer, `clean`, `check_recordings` and `make_windows` say. A file that cannot be used does
-        not stop the others; with none left, everything found is raised.
+        As the importer, `clean`, `check_recordings` and `make_windows` say. A file that cannot be read does
+        not stop the others; with none left, everything found is raised. A recording that can be read but
+        needs a decision (NaN, uneven time stamps) stops the import.
+    """
+    with new_folder(out, overwrite=overwrite) as folder:
+        read = import_recordings(format_name, path, options, folder, jobs=jobs, progress=progress)
+        make_windows(read.recordings, options.cut, made=read.made).save_index(folder)
+    return WindowSet.open(out)
+
+
+def import_recordings(
+    format_name: str,
+    path: Path | None,
+    options: ImportOptions,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    progress: Progress = silent,
+) -> ReadRecordings:
+    """Read, clean and check recordings, without cutting windows; see `import_windows`.
+
+    Parameters
+    ----------
+    folder
+        An existing folder; the recordings are written there as `samples.npy` and `recordings.json`.
     """
     chosen = importer(format_name)
     _refuse_unused(format_name, chosen, options.read)
-    with new_folder(out, overwrite=overwrite) as folder:
-        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
-        place = _unpacked(chosen, path, scratch)
-        opened = _with_subjects(chosen.open(place, options.read), options.subject_from)
-        streams = _cleanings(chosen, opened.streams, options.cleaning)
-        recordings, refused = _record(streams, folder, scratch, jobs, progress)
-        refused = (*opened.refused, *refused)
-        if not recordings:
-            raise _nothing_left(path, refused)
-        placed = RecordingSet.placed(recordings, map_npy(folder / SAMPLES, hint="import again"))
-        refuse_mixture(placed)
-        warnings = check_recordings(placed)
-        write_descriptions(folder, placed)
-        credit, licence = chosen.about(place)
-        made = {
-            "format": format_name,
-            "source": path.name if path else format_name,
-            "credit": credit,
-            "licence": licence,
-            "recordings": len(placed),
-            "refused": [asdict(item) for item in refused],
-            "warnings": [list(item) for item in warnings],
-            "channels_left_out": [name for name in streams[0][0].channels if name not in placed[0].channels],
-        }
-        make_windows(placed, options.cut, made=made).save_index(folder)
-        shutil.rmtree(scratch)
-    return Imported(WindowSet.open(out), tuple(warnings), refused)
+    scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
+    place = _unpacked(chosen, path, scratch)
+    opened = _with_subjects(chosen.open(place, options.read), options.subject_from)
+    cleaning = replace(options.cleaning, rate_hz=options.read.rate_hz)
+    streams = _cleanings(chosen, opened.streams, cleaning)
+    cleaned, refused = _record(streams, folder, scratch, jobs, progress)
+    refused = (*opened.refused, *refused)
+    if not cleaned:
+        raise _nothing_left(path, refused)
+    recordings = [item.recording for item in cleaned]
+    refuse_mixture(recordings)
+    placed = RecordingSet.placed(recordings, map_npy(folder / SAMPLES, hint="import again"))
+    warnings = check_recordings(placed)
+    write_descriptions(folder, placed)
+    credit, licence = chosen.about(place)
+    shutil.rmtree(scratch)
+    made = {
+        "format": format_name,
+        "source": path.name if path else format_name,
+        "credit": credit,
+        "licence": licence,
+        "recordings": len(placed),
+        "refused": [asdict(item) for item in refused],
+        "warnings": [list(item) for item in warnings],
+        "channels_left_out": [name for name in streams[0][0].channels if name not in placed[0].channels],
+        "label_rows_left_over": _left_over(cleaning.labels, cleaned),
+    }
+    return ReadRecordings(placed, made)
+
+
+def _left_over(labels: LabelFile | None, cleaned: Sequence[Cleaned]) -> list[str]:
+    """Tell of rows of the label file that no recording used."""
+    if labels is None:
+        return []
+    matched = {line for item in cleaned for line in item.label_lines}
+    placed = {line for item in cleaned for line in item.placed_lines}
+    return list(labels.leftover(matched, placed))
 
 
 def _refuse_unused(name: str, chosen: Importer, options: ReadOptions) -> None:
@@ -116,6 +153,8 @@ def _refuse_unused(name: str, chosen: Importer, options: ReadOptions) -> None:
 
 def _unpacked(chosen: Importer, path: Path | None, scratch: Path) -> Path | None:
     """Return the folder of an archive's files; any other path as it is."""
+    if path is not None and not path.exists():
+        raise BadInputError(f"{path}: no such file or folder")
     if path is None or not path.is_file() or path.suffix.lower() not in chosen.archives:
         return path
     folder = scratch / path.name
@@ -173,30 +212,44 @@ def _cleanings(
 
 
 @dataclass(frozen=True, slots=True)
-class _Cleaned:
-    """A recording without its samples, and the file that holds them."""
+class _OnDisk:
+    """A recording whose samples lie in a file, shape (samples, channels)."""
 
-    recording: Recording
+    cleaned: Cleaned
     samples: Path
 
 
-def _clean_one(stream: Stream, cleaning: Cleaning, scratch: Path) -> _Cleaned | Refused:
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """A recording that stops the import until the user says what to do: what is wrong, and the ways out."""
+
+    problems: tuple[str, ...]
+    hint: str
+
+
+_Outcome = _OnDisk | Refused | _Undecided
+
+
+def _clean_one(stream: Stream, cleaning: Cleaning, scratch: Path) -> _Outcome:
     """Clean one stream in a folder of its own; runs in any process."""
     scratch.mkdir()
     try:
-        recording = clean(stream, cleaning, scratch)
+        cleaned = clean(stream, cleaning, scratch)
+    except UndecidedError as error:
+        return _Undecided(error.problems or (error.message,), error.hint)
     except BadInputError as error:
         return Refused(stream.source, str(error))
-    samples = recording.samples
+    recording = cleaned.recording
+    file = Path(str(recording.samples.filename))  # type: ignore[attr-defined]
     empty = np.empty((len(recording.channels), 0), dtype=np.float32)
-    return _Cleaned(replace(recording, samples=empty), Path(str(samples.filename)))  # type: ignore[attr-defined]
+    return _OnDisk(replace(cleaned, recording=replace(recording, samples=empty)), file)
 
 
 def _record(
     streams: Sequence[tuple[Stream, Cleaning]], folder: Path, scratch: Path, jobs: int, progress: Progress
-) -> tuple[list[Recording], tuple[Refused, ...]]:
+) -> tuple[list[Cleaned], tuple[Refused, ...]]:
     """Clean every stream and append its samples to `samples.npy`, in their order."""
-    recordings, refused = [], []
+    recordings, refused, undecided = [], [], []
     columns = len(streams[0][1].channels) if streams else 0
     outcomes = _outcomes(streams, scratch, jobs)
     with appended_npy(folder / SAMPLES, (columns,), np.float32) as writer:
@@ -204,19 +257,28 @@ def _record(
             progress(TASK, number + 1, len(streams))
             if isinstance(outcome, Refused):
                 refused.append(outcome)
+            elif isinstance(outcome, _Undecided):
+                undecided.append(outcome)
             else:
                 samples = map_npy(outcome.samples, hint="import again")
                 for start in range(0, len(samples), _BLOCK):
                     writer.append(samples[start : start + _BLOCK])
                 shape = (columns, len(samples))
-                recordings.append(replace(outcome.recording, samples=np.broadcast_to(np.float32(0), shape)))
+                empty = np.broadcast_to(np.float32(0), shape)
+                recording = replace(outcome.cleaned.recording, samples=empty)
+                recordings.append(replace(outcome.cleaned, recording=recording))
             shutil.rmtree(scratch / str(number))
+    if undecided:
+        problems = [problem for item in undecided for problem in item.problems]
+        raise BadInputError(
+            f"{len(undecided)} recording(s) need a decision",
+            problems=problems,
+            hint="; ".join(dict.fromkeys(item.hint for item in undecided)),
+        )
     return recordings, tuple(refused)
 
 
-def _outcomes(
-    streams: Sequence[tuple[Stream, Cleaning]], scratch: Path, jobs: int
-) -> Iterator[_Cleaned | Refused]:
+def _outcomes(streams: Sequence[tuple[Stream, Cleaning]], scratch: Path, jobs: int) -> Iterator[_Outcome]:
     """Yield what became of each stream, in order; with several jobs through joblib."""
     if jobs == 1:
         yield from (_clean_one(s, cleaning, scratch / str(n)) for n, (s, cleaning) in enumerate(streams))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +131,5 @@ class _Gathered:
         """Return where the labels lie."""
         if self.stream.label is not None:
             return (LabelInterval(0, self.samples, self.stream.label),)
-        ends = [start for start, _ in self._runs[1:]] + [self.samples]
-        return tuple(
-            LabelInterval(start, stop, name)
-            for (start, name), stop in zip(self._runs, ends, strict=True)
-            if name
-        )
+        runs = [*self._runs, (self.samples, "")]
+        return tuple(LabelInterval(start, stop, name) for (start, name), (stop, _) in pairwise(runs) if name)

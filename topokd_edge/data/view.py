@@ -46,5 +46,5 @@ class WindowView:
             return np.empty((*np.shape(rows), *self.shape[1:]), dtype=np.float32)
         return np.ascontiguousarray(self._windows[rows])
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)

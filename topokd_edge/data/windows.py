@@ -72,7 +72,8 @@ class _Stretch:
 def make_windows(recordings: Sequence[Recording], cut: Cut, *, made: dict[str, Any]) -> WindowSet:
     """Cut recordings into equally long windows.
 
-    A window lies inside one recording and over no gap.
+    A window lies inside one recording and over no gap. Recordings without any label give a set without
+    windows: it can be looked at, not trained on.
 
     Parameters
     ----------
@@ -87,9 +88,9 @@ def make_windows(recordings: Sequence[Recording], cut: Cut, *, made: dict[str, A
     -------
     WindowSet
         `made["dropped"]` counts samples: `unlabelled`, `too_short` (in a stretch shorter than a window),
-        `gap` (cut off by a gap), `tail` (left over at the end of a stretch), `no_clear_label` (only in windows
-        that the label rule gives no label) and `rare_class`; with those `in_windows` they add up to `samples`.
-        `made["left_out_classes"]` counts windows by class.
+        `gap` (cut off by a gap), `tail` (left over at the end of a stretch), `no_clear_label` (only in
+        windows that the label rule gives no label) and `rare_class`; with those `in_windows` they add up to
+        `samples`. `made["left_out_classes"]` counts windows by class.
 
     Raises
     ------
@@ -103,6 +104,7 @@ def make_windows(recordings: Sequence[Recording], cut: Cut, *, made: dict[str, A
     names = _label_names(recordings, cut)
     code = {name: index for index, name in enumerate(names)}
     stretches = [s for i, item in enumerate(recordings) for s in _stretches(i, item, code, cut, length, step)]
+    stretches = stretches if names else []
     recording = np.repeat(_ints(s.recording for s in stretches), _ints(len(s.starts) for s in stretches))
     start = _joined([s.starts for s in stretches])
     label = _joined([s.labels for s in stretches])
@@ -164,13 +166,7 @@ def _label_names(recordings: RecordingSet, cut: Cut) -> list[str]:
         raise UsageError(
             f"--drop-labels: no recording has {', '.join(unknown)}; there are {', '.join(sorted(present))}"
         )
-    names = sorted(present - set(cut.drop_labels))
-    if not names:
-        raise BadInputError(
-            "no sample of any recording has a label, so there is no class to learn",
-            hint="give the labels: --labels FILE.csv with columns start,end,label (docs/data.md)",
-        )
-    return names
+    return sorted(present - set(cut.drop_labels))
 
 
 def _stretches(
@@ -231,10 +227,10 @@ def _label_at(
 def _refuse_empty(
     recordings: RecordingSet, names: list[str], people: list[int], rare: npt.NDArray[np.bool_], cut: Cut
 ) -> None:
-    if rare.all():
+    if names and rare.all():
         raise BadInputError(
             "no class is left to make windows of",
-            hint="a lower --min-subjects-per-class, shorter --seconds, or labelled recordings",
+            hint="a lower --min-subjects-per-class, or shorter --seconds",
         )
     empty = [name for name, n, left_out in zip(names, people, rare, strict=True) if n == 0 and not left_out]
     if not empty:

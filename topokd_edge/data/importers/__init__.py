@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from topokd_edge.data.importers import npz, shoulder_watch
+from topokd_edge.data.importers import (
+    actigraph,
+    axivity,
+    dsads,
+    geneactiv,
+    geneactiv_csv,
+    npz,
+    pamap2,
+    published,
+    shoulder_watch,
+    table,
+    uea_ts,
+    usc_had,
+    wfdb_records,
+)
 from topokd_edge.data.stream import Opened, ReadOptions
 from topokd_edge.errors import UsageError
 
@@ -44,12 +59,69 @@ class Importer:
     channels: tuple[str, ...] = ()
 
 
+def _credit(module: Any) -> Callable[[Path | None], tuple[str, str]]:
+    return lambda _: (module.CREDIT, module.LICENCE)
+
+
+_TABLE = frozenset({"time", "columns", "units", "label", "subject"})
+
 IMPORTERS: dict[str, Importer] = {
     "shoulder-watch": Importer(
         "7 shoulder exercises, 10 people, smartwatch acc + gyro at 50 Hz; shipped in the package seglearn",
         shoulder_watch.open_streams,
-        lambda _: (shoulder_watch.CREDIT, shoulder_watch.LICENCE),
+        _credit(shoulder_watch),
     ),
+    "geneactiv": Importer(
+        "GENEActiv .bin files, old and new firmware",
+        geneactiv.open_streams,
+        channels=geneactiv.DEFAULT_CHANNELS,
+    ),
+    "geneactiv-csv": Importer(
+        "the .csv export of the GENEActiv PC Software",
+        geneactiv_csv.open_streams,
+        channels=geneactiv_csv.DEFAULT_CHANNELS,
+    ),
+    "axivity": Importer("Axivity AX3 and AX6 .cwa files", axivity.open_streams),
+    "actigraph": Importer("ActiGraph .gt3x files", actigraph.open_streams),
+    "pamap2": Importer(
+        "PAMAP2 protocol files, 9 people, 18 activities, 3 IMUs at 100 Hz: folder or the original archive",
+        pamap2.open_streams,
+        _credit(pamap2),
+        archives=(".zip",),
+        channels=pamap2.DEFAULT_CHANNELS,
+    ),
+    "pamap2-published": Importer(
+        "PAMAP2 with the preprocessing of the published numbers, oddities included; for comparison only",
+        published.open_streams,
+        _credit(pamap2),
+        archives=(".zip",),
+    ),
+    "dsads": Importer(
+        "Daily and Sports Activities, 8 people, 19 activities, 5 IMUs at 25 Hz: folder or archive",
+        dsads.open_streams,
+        _credit(dsads),
+        archives=(".zip",),
+    ),
+    "usc-had": Importer(
+        "USC-HAD .mat files, 14 people, 12 activities, hip IMU at 100 Hz: folder or archive",
+        usc_had.open_streams,
+        _credit(usc_had),
+        archives=(".zip",),
+    ),
+    "uea": Importer(
+        "UEA and aeon .ts files; say the rate with --rate",
+        uea_ts.open_streams,
+        uses=frozenset({"units"}),
+        archives=(".zip",),
+    ),
+    "wfdb": Importer(
+        "WFDB records (.hea, .dat) with beat or rhythm annotations, as ECG",
+        wfdb_records.open_streams,
+        uses=frozenset({"label"}),
+        archives=(".zip",),
+    ),
+    "csv": Importer("any CSV file or a folder of them", table.open_csv, uses=_TABLE),
+    "parquet": Importer("any Parquet file or a folder of them", table.open_parquet, uses=_TABLE),
     "npz": Importer(
         "labelled recordings as integer counts with scale and offset, one .npz file",
         npz.open_streams,
