@@ -40,22 +40,26 @@ def numbers(array: Any, *, decimal_comma: bool = False) -> tuple[npt.NDArray[np.
     return values, []
 
 
-def texts(array: Any) -> tuple[list[str], Bad]:
+def texts(array: Any) -> tuple[npt.NDArray[np.str_], Bad]:
     """Return a column of labels as texts, "" where it has no value; whole numbers without decimals."""
     import pyarrow as pa
 
-    array = _plain(array)
-    if pa.types.is_floating(array.type):
-        values = array.to_pylist()
-        found = ["" if v is None or v != v else str(int(v)) if v == v // 1 else str(v) for v in values]
-    else:
-        try:
-            found = array.cast(pa.string()).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return [], [(0, f"the column holds {array.type}, expected text")]
-        found = ["" if text is None or text.strip().lower() in NO_VALUE else text.strip() for text in found]
-    long = [at for at, text in enumerate(found) if len(text) > MAX_LABEL]
-    return found, [(at, f"a text of {len(found[at])} letters, at most {MAX_LABEL}") for at in long]
+    try:
+        coded = _plain(array).dictionary_encode()
+        values = coded.dictionary
+        if pa.types.is_floating(values.type):
+            values = pa.array([str(int(v) if v % 1 == 0 else v) for v in values.to_pylist()], pa.string())
+        words = [text.strip() for text in values.cast(pa.string()).to_pylist()]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return np.empty(0, np.str_), [(0, f"the column holds {array.type}, expected text")]
+    words = ["" if word.lower() in NO_VALUE else word for word in words]
+    codes = coded.indices.fill_null(len(words)).to_numpy()
+    lengths = np.array([*map(len, words), 0])[codes]
+    bad = [
+        (int(at), f"a text of {lengths[at]} letters, at most {MAX_LABEL}")
+        for at in np.flatnonzero(lengths > MAX_LABEL)
+    ]
+    return (np.empty(0, np.str_) if bad else np.array([*words, ""], np.str_)[codes]), bad
 
 
 @dataclass(slots=True)

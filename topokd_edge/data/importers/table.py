@@ -181,9 +181,8 @@ def _chunk(
                 wrong = _store(samples[:, at], values, factor)
             bad.append((column, wrong))
         if columns.label is not None:
-            found, wrong = texts(arrays[columns.label].slice(low, high - low))
+            labels, wrong = texts(arrays[columns.label].slice(low, high - low))
             bad.append((columns.label, wrong))
-            labels = np.array(found, dtype=np.str_) if not wrong else None
     except unreadable() as error:
         raise damaged(table.path, error) from None
     told = _told(table, block, low, bad)
@@ -248,17 +247,16 @@ def _stretches(
     if not block.columns or not len(block.rows):
         return
     try:
-        found, bad = texts(block.columns[0])
+        names, bad = texts(block.columns[0])
     except unreadable() as error:
         raise damaged(table.path, error) from None
-    bad = bad or [(at, "no subject") for at, text in enumerate(found) if not text]
+    bad = bad or [(int(at), "no subject") for at in np.flatnonzero(names == "")]
     if bad:
         problems += _told(table, block, 0, [(column, bad)])
         return
-    names = np.array(found)
     edges = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
     for first, stop in pairwise(edges):
-        yield first, stop - first, found[first]
+        yield first, stop - first, str(names[first])
 
 
 def _start(table: Table, columns: Plan, run: _Run) -> str | None:
