@@ -71,15 +71,15 @@ def open_streams(path: Path | None, options: ReadOptions) -> Opened:
         When there is no such file.
     """
     if path is None:
-        raise UsageError("uea-ts: a path is needed, a .ts file or a folder of them")
+        raise UsageError("uea: a path is needed, a .ts file or a folder of them")
     rate_hz = options.rate_hz
     if rate_hz is None:
         raise UsageError(
-            "uea-ts: the sampling rate is not stated in .ts files",
+            "uea: the sampling rate is not stated in .ts files",
             hint="give it with --rate, e.g. 16 for Epilepsy, 10 for BasicMotions, 128 for AtrialFibrillation",
         )
     if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise UsageError(f"uea-ts: a rate of {rate_hz} Hz, expected a number above 0")
+        raise UsageError(f"uea: a rate of {rate_hz} Hz, expected a number above 0")
     return open_each(files_in(path, ("*.ts",)), partial(_open, rate_hz=rate_hz, units=_units(options.units)))
 
 
@@ -89,7 +89,7 @@ def _units(text: str | None) -> dict[str, str]:
     for part in (text or "").split(",") if text else ():
         channel, _, unit = part.rpartition("=")
         if unit.strip() not in UNITS:
-            raise UsageError(f"uea-ts: unit {unit.strip()!r}, expected one of {', '.join(UNITS)}")
+            raise UsageError(f"uea: unit {unit.strip()!r}, expected one of {', '.join(UNITS)}")
         units[channel.strip()] = unit.strip()
     return units
 
