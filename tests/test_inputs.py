@@ -121,6 +121,15 @@ def test_half_of_the_free_memory_is_given_away(
         assert isinstance(placed[name], torch.Tensor if kept == "memory" else Streamed)
 
 
+def test_what_torch_holds_unused_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("mem_get_info", (1000, 9999)), ("memory_reserved", 700), ("memory_allocated", 200)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    source = streamed(np.ones((4, 1, 4, 5), np.float16))
+    _, account = settle({"images": source}, "disk", torch.device("cuda"))
+    assert account["free_bytes"] == 1500
+    assert account["device"] == "cuda"
+
+
 def test_nothing_is_read_as_a_whole() -> None:
     n = 5000
     rng = np.random.default_rng(0)

@@ -109,7 +109,7 @@ def settle(
         The account of it, JSON-able: `device`, `free_bytes`, `share`, and for each name its `bytes` as
         standardised and where they are `kept`, "memory" or "disk".
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    free = _free_on_device(device) if device.type == "cuda" else free_memory()
     room = {"auto": SHARE * free, "memory": math.inf, "disk": -math.inf}[residency]
     inputs: dict[str, Inputs] = {}
     account: dict[str, Any] = {"device": device.type, "free_bytes": free, "share": SHARE}
@@ -120,3 +120,9 @@ def settle(
         inputs[name] = source.resident() if fits else source
         account[name] = {"bytes": source.nbytes, "kept": "memory" if fits else "disk"}
     return inputs, account
+
+
+def _free_on_device(device: torch.device) -> int:
+    """Return the free bytes of a GPU, with those torch still holds unused, as after another fold."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def write_images(
     _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     degenerate = np.empty(shape[:2], dtype=np.bool_)
     block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else 1
-    parts = np.split(index, range(block, len(index), block))
+    parts = (index[start : start + block] for start in range(0, len(index), block))
 
     def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
         done = 0
@@ -173,7 +173,7 @@ _Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 def _drawn(
     windows: WindowSet,
     params: ImageParams,
-    parts: list[npt.NDArray[np.int64]],
+    parts: Iterable[npt.NDArray[np.int64]],
     backend: Backend,
     jobs: int | None,
 ) -> Iterator[Iterator[_Drawn]]:
