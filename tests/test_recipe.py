@@ -111,12 +111,12 @@ def test_lists_are_checked(override: str, where: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    text = MINIMAL.replace('name = "mine"\n', "").replace("folds = 3", "folds = 1, fold = 2")
+    text = MINIMAL.replace('name = "mine"\n', "").replace("folds = 3", "folds = 1, parts = 2")
     error = refused(text, "topology.sigma=-1", "student.distilling.alpha_signal=-1")
     starts = (
         "name: missing",
         "split.folds = 1",
-        "split.fold:",
+        "split.parts:",
         "topology.sigma = -1",
         "student.distilling.alpha_s",
     )
@@ -239,3 +239,55 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"binary\.toml: not readable as UTF-8"):
         load_recipe(str(path))
+
+
+FIXED = """{ kind = "fixed", fold = [
+    { test = ["1"], validation = ["2"], fit = ["3"] },
+    { test = ["2"], validation = ["3"], fit = ["1"] },
+] }"""
+
+
+def split_of(text: str) -> str:
+    """The minimal recipe with another split."""
+    (line,) = (line for line in MINIMAL.splitlines() if line.startswith("split ="))
+    return MINIMAL.replace(line, f"split = {text}")
+
+
+def test_the_three_kinds_of_split_and_their_way_back(tmp_path: Path) -> None:
+    for text, kind, folds in (
+        ("{ folds = 3 }", "folds", 0),
+        ('{ kind = "leave-one-out", validation_subjects = 2 }', "leave-one-out", 0),
+        (FIXED.replace("\n", ""), "fixed", 2),
+    ):
+        recipe = parse_recipe(split_of(text), "mine.toml")
+        assert recipe.split.plan().kind == kind
+        assert len(recipe.split.plan().fixed) == folds
+        assert parse_recipe(recipe.to_toml(), "again.toml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{ seed = 1 }", "folds is for kind = 'folds', and needed there; kind is 'folds'"),
+        ('{ kind = "leave-one-out", folds = 3 }', "folds is for kind = 'folds'"),
+        ('{ kind = "fixed" }', "[[split.fold]] is for kind = 'fixed', and needed there"),
+        (
+            '{ folds = 3, fold = [{ test = ["1"], validation = ["2"], fit = ["3"] }] }',
+            "[[split.fold]] is for",
+        ),
+        ('{ kind = "random" }', "split.kind = 'random'"),
+        (
+            '{ kind = "fixed", fold = [{ test = ["1"], validation = [], fit = ["3"] }] }',
+            "split.fold.0.validation",
+        ),
+        ('{ kind = "fixed", fold = [{ test = ["1"], fit = ["3"] }] }', "split.fold.0.validation: missing"),
+        (
+            '{ kind = "fixed", fold = [{ test = ["1"], validation = ["2"], fit = ["3"], rest = [] }] }',
+            "split.fold.0.rest: no such key; known here: fit, test, validation",
+        ),
+    ],
+)
+def test_a_split_that_makes_no_sense_is_named(text: str, said: str) -> None:
+    (problem,) = refused(split_of(text)).problems
+    assert said in problem
+    assert problem.startswith("split")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from topokd_edge.data.split import Fold, SplitPlan
 from topokd_edge.errors import UsageError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -123,12 +124,45 @@ class Student(_Part):
         return Distilling(**{**self.distilling.model_dump(), **change})
 
 
+class FixedFold(_Part):
+    """One fold of fixed lists of subjects."""
+
+    test: Annotated[tuple[str, ...], Field(min_length=1)]
+    validation: Annotated[tuple[str, ...], Field(min_length=1)]
+    fit: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class Split(_Part):
     """Outer folds by subject, and how many inner subjects choose epoch and candidate."""
 
-    folds: Annotated[int, Field(ge=2)]
+    kind: Literal["folds", "leave-one-out", "fixed"] = "folds"
+    """`leave-one-out` tests every subject alone; `fixed` takes the lists of `fold`."""
+    folds: Annotated[int, Field(ge=2)] | None = None
     validation_subjects: Count = 1
     seed: Annotated[int, Field(ge=0)] = 0
+    fold: tuple[FixedFold, ...] = ()
+
+    @model_validator(mode="after")
+    def _kind_has_its_keys(self) -> Split:
+        if (self.folds is not None) != (self.kind == "folds"):
+            raise ValueError(f"folds is for kind = 'folds', and needed there; kind is {self.kind!r}")
+        if bool(self.fold) != (self.kind == "fixed"):
+            raise ValueError(f"[[split.fold]] is for kind = 'fixed', and needed there; kind is {self.kind!r}")
+        return self
+
+    def plan(self) -> SplitPlan:
+        """Return the split to deal on a window set."""
+        return SplitPlan(
+            self.kind,
+            folds=self.folds or 2,
+            validation_subjects=self.validation_subjects,
+            seed=self.seed,
+            fixed=tuple(
+                Fold(number, item.test, item.validation, item.fit)
+                for number, item in enumerate(self.fold, start=1)
+            ),
+            name="recipe, [split]",
+        )
 
 
 class Recipe(_Part):
@@ -147,7 +181,7 @@ class Recipe(_Part):
 
     def to_toml(self) -> str:
         """Return the resolved recipe as TOML."""
-        return tomli_w.dumps(self.model_dump(mode="json"))
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def builtin_recipes() -> list[str]:
@@ -224,5 +258,7 @@ def _problems(item: Any, part: Any, prefix: str = "") -> list[str]:
 
 def _known_keys(part: Any, loc: tuple[int | str, ...]) -> list[str]:
     for key in loc:
-        part = part.model_fields[key].annotation
+        if isinstance(key, str):
+            annotation = part.model_fields[key].annotation
+            part = next(iter(get_args(annotation)), annotation)
     return sorted(part.model_fields)

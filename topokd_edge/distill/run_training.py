@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from topokd_edge.data.audit import audit
-from topokd_edge.data.split import Fold, subject_folds
+from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.fold import train_fold
 from topokd_edge.distill.inputs import Residency
@@ -34,8 +34,9 @@ def start_run(out: Path, data: Path, recipe: Recipe, *, overwrite: bool = False)
     Raises
     ------
     BadInputError
-        When `out` exists, the data is not a window set, has too few subjects for the folds, or the audit
-        of the folds fails.
+        When `out` exists, the data is not a window set, or its subjects do not fit the folds.
+    CheckFailedError
+        When the audit of the folds fails.
     """
     refuse_existing(out, overwrite=overwrite, also="--resume to go on with it")
     windows = WindowSet.open(data)
@@ -73,9 +74,8 @@ def continue_run(out: Path, data: Path, recipe: Recipe) -> Run:
 
 def planned_folds(windows: WindowSet, recipe: Recipe) -> list[Fold]:
     """Return the outer folds of a recipe on a window set, audited."""
-    split = recipe.split
-    folds = subject_folds(windows.subjects, split.folds, split.validation_subjects, split.seed)
-    audit(windows, folds)
+    folds = recipe.split.plan().deal(windows)
+    audit(windows, folds).require()
     return folds
 
 
