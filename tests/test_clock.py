@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from topokd_edge.data import ticks
 from topokd_edge.data.clock import ClockReading, read_clock
 from topokd_edge.data.recording import Gap
 from topokd_edge.data.ticks import spread_repeats
@@ -145,6 +146,13 @@ def test_late_delivery_is_no_gap_and_not_uneven() -> None:
     assert reading.clock.jitter_s == pytest.approx(0.008 / np.sqrt(12) * np.sqrt(2), rel=0.05)
 
 
+def test_uneven_steps_make_gaps_only_beyond_five_standard_deviations() -> None:
+    steps = np.random.default_rng(0).normal(0.02, 0.004, 5000)
+    assert read(np.cumsum(steps)).gaps == ()
+    steps[[100, 4000]] = 0.02 + 7 * 0.004
+    assert places(read(np.cumsum(steps))) == [99, 3999]
+
+
 def test_drift_is_told_and_makes_nothing_uneven() -> None:
     interval = 0.02 * (1 + 400e-6 * np.linspace(0, 1, 200_000))
     reading = read(np.cumsum(interval), size=65536)
@@ -240,6 +248,12 @@ def test_the_reading_does_not_depend_on_the_blocks(
 def test_long_recordings_equal_short_ones_across_the_block_border() -> None:
     stamps, before = lost(stamped(400, 300_000, 0.001), 500)
     assert places(read(stamps, size=65536)) == before
+
+
+def test_a_thinned_survey_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps, before = lost(stamped(400, 100_000, 0.001), 300)
+    monkeypatch.setattr(ticks, "_SAMPLE", 2000)
+    assert places(read(stamps)) == before
 
 
 @settings(max_examples=100, deadline=None)

@@ -197,6 +197,12 @@ def test_a_long_gap_is_left_and_a_short_one_is_a_straight_line(tmp_path: Path) -
     assert "1 gaps of up to 0.5 s were filled with 5 interpolated samples" in result.notes[-1]
 
 
+@pytest.mark.parametrize(("second", "labels"), [("a", ["a"] * 7), ("b", ["a", "", "", "", "", "", "b"])])
+def test_filled_samples_between_touching_labels(tmp_path: Path, second: str, labels: list[str]) -> None:
+    made = recording(samples=20, labels=((0, 10, "a"), (10, 20, second)), gaps=((9, 0.2),), rate_hz=25.0)
+    assert label_of_each(fill_gaps(made, 0.5, tmp_path / "filled.npy"))[9:16] == labels
+
+
 def test_marked_then_filled_leaves_no_nan(tmp_path: Path) -> None:
     made = recording(samples=100, rate_hz=25.0)
     made.samples[0, [0, 1, 20, 21, 22, 60, 99]] = np.nan

@@ -124,7 +124,7 @@ def check_acceleration(recording: Recording) -> list[AccelerationCheck]:
     """Compare each three-axis accelerometer with gravity: at rest, or all of it if it never rests."""
     medians = acceleration_norms_g(recording)
     checks = []
-    for name, rows, scale in _accelerometers(recording):
+    for name, rows, scale in accelerometers(recording):
         rest = _norms_at_rest(recording, rows)
         norm = float(np.median(rest)) * scale if len(rest) >= _STILL_SECONDS else None
         median = medians[name]
@@ -141,7 +141,7 @@ def acceleration_norms_g(recording: Recording) -> dict[str, float]:
     """
     norms = {}
     every = 1 + (recording.samples.shape[1] - 1) // _MEDIAN_SAMPLES
-    for name, rows, scale in _accelerometers(recording):
+    for name, rows, scale in accelerometers(recording):
         parts = [
             np.linalg.norm(block[rows, ::every].astype(np.float64), axis=0)
             for block in _blocks(recording, _BLOCK // every * every or every)
@@ -150,7 +150,7 @@ def acceleration_norms_g(recording: Recording) -> dict[str, float]:
     return norms
 
 
-def _accelerometers(recording: Recording) -> Iterator[tuple[str, list[int], float]]:
+def accelerometers(recording: Recording) -> Iterator[tuple[str, list[int], float]]:
     """Give name, rows and g per unit of each three-axis accelerometer."""
     for channel, unit in zip(recording.channels, recording.units, strict=True):
         axes = [channel[:-1] + axis for axis in "xyz"]
@@ -176,7 +176,7 @@ def _norms_at_rest(recording: Recording, rows: list[int]) -> npt.NDArray[np.floa
         seconds = block[rows, :whole].astype(np.float64).reshape(len(rows), -1, second)
         norm = np.linalg.norm(seconds.mean(axis=2), axis=0)
         spread = seconds.std(axis=2).max(axis=0)
-        found.append(norm[(spread < _STILL * norm) & (norm > 0)])
+        found.append(norm[spread < _STILL * norm])
     return np.concatenate(found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from topokd_edge.errors import BadInputError
 
 BLOCK = 1 << 16
 """Samples read and written at a time."""
-_HINT = "make the work folder again"
 
 Samples = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ def blocks(samples: Samples, start: int, stop: int) -> Iterator[Samples]:
 def written(path: Path, length: int, channels: int, parts: Iterable[Samples]) -> Samples:
     """Write blocks of shape (n, channels) to `path` and return them mapped, shape (channels, length)."""
     write_npy(path, (length, channels), np.float32, parts)
-    mapped: Samples = map_npy(path, hint=_HINT).T
+    mapped: Samples = map_npy(path, hint="import again").T
     return mapped
 
 
@@ -105,10 +105,9 @@ def _lost(block: Samples) -> npt.NDArray[np.bool_]:
 
 def without_lost(time: npt.NDArray[np.float64], recording: Recording) -> Iterator[npt.NDArray[np.float64]]:
     """Give the time stamps, shape (samples,), of the samples that `mark_lost` keeps, in blocks."""
-    low = 0
     for block in blocks(recording.samples, 0, recording.samples.shape[1]):
-        yield time[low : low + len(block)][~_lost(block)]
-        low += len(block)
+        here, time = time[: len(block)], time[len(block) :]
+        yield here[~_lost(block)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +164,7 @@ def _gaps_with_lost(
     """
     seconds = (lost.stop - lost.start) / recording.rate_hz
     at = lost.kept_before(lost.start)
-    before = np.array([gap.after_sample + 1 for gap in recording.gaps], dtype=np.int64)
-    before = lost.kept_before(before)
+    before = lost.kept_before([gap.after_sample + 1 for gap in recording.gaps])
     missing: dict[int, float] = {}
     unknown = {int(place) for place, gap in zip(before, recording.gaps, strict=True) if gap.seconds == 0}
     old = np.array([gap.seconds for gap in recording.gaps])
@@ -284,8 +282,7 @@ def _filled_blocks(recording: Recording, plan: _Filling) -> Iterator[Samples]:
 
 def _moved_labels(labels: Sequence[LabelInterval], plan: _Filling) -> tuple[LabelInterval, ...]:
     start, stop = plan.moved(*_edges(_of_labels(labels)))
-    for index in range(len(labels) - 1):
-        left, right = labels[index], labels[index + 1]
+    for index, (left, right) in enumerate(pairwise(labels)):
         if left.stop == right.start and left.label == right.label:
             stop[index] = start[index + 1]
     return tuple(

@@ -213,7 +213,7 @@ def _spread(recording: Recording, time: Floats, path: Path) -> Floats:
             yield from spread_repeats(inside, 1 / recording.rate_hz, partial=partial)
 
     write_npy(path, (len(time),), np.float64, parts())
-    return map_npy(path, hint="make the work folder again")
+    return map_npy(path, hint="import again")
 
 
 def _on_stamps(recording: Recording, time: Floats, to_hz: float, path: Path) -> Recording:
@@ -268,19 +268,15 @@ def _reindexed(
     """
     starts = np.array([stretch.start for stretch in stretches])
 
-    def moved(sample: int, *, end: bool, down: bool = False) -> int:
-        at = int(np.searchsorted(starts, sample, side="left" if end else "right")) - 1
-        stretch = stretches[max(at, 0)]
+    def moved(sample: int, *, down: bool = False) -> int:
+        stretch = stretches[int(np.searchsorted(starts, sample, side="right")) - 1]
         place = position(sample, stretch)
         exact = place if isinstance(place, Fraction) else place + (1e-6 if down else -1e-6)
         new = floor(exact) if down else ceil(exact)
         return stretch.out_start + min(max(new, 0), stretch.out_stop - stretch.out_start)
 
-    labels = [
-        LabelInterval(moved(item.start, end=False), moved(item.stop, end=True), item.label)
-        for item in recording.labels
-    ]
-    filled = [(moved(start, end=False, down=True), moved(stop, end=True)) for start, stop in recording.filled]
+    labels = [LabelInterval(moved(item.start), moved(item.stop), item.label) for item in recording.labels]
+    filled = [(moved(start, down=True), moved(stop)) for start, stop in recording.filled]
     gaps = [
         Gap(left.out_stop - 1, max(0.0, missing(left, gap.seconds)) if gap.seconds else 0.0)
         for left, gap in zip(stretches[:-1], recording.gaps, strict=True)
