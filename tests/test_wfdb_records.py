@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_recordings import shared_data
 
-from topokd_edge.data.importers import wfdb_records
+from topokd_edge.data.importers import wfdb_labels, wfdb_records
 from topokd_edge.data.stream import CHUNK_SAMPLES, ReadOptions, Stream
 from topokd_edge.errors import BadInputError, MissingError, UsageError
 
@@ -162,9 +162,9 @@ def test_beats_label_what_is_nearest_to_them(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=30).map(sorted))
 def test_beats_against_a_plain_search(beats: list[int]) -> None:
-    starts, ends = wfdb_records._around(np.array(beats), 40)
+    starts, ends = wfdb_labels.around(np.array(beats), 40)
     names = np.array([str(number) for number in range(len(beats))])
-    found = wfdb_records._labels_of(np.arange(450), (starts, ends, names))
+    found = wfdb_labels.labels_at(np.arange(450), (starts, ends, names))
     assert found is not None
     for place in range(450):
         near = min(abs(place - beat) for beat in beats)

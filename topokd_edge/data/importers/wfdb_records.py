@@ -16,14 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.data.importers.wfdb_labels import KINDS, labels_at, read_intervals
 from topokd_edge.data.stream import CHUNK_SAMPLES, Chunk, Opened, ReadOptions, Stream, files_in, open_each
 from topokd_edge.errors import BadInputError, MissingError, UsageError
 
-KINDS = ("beats", "rhythm")
-BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")
-"""Symbols of annotations that stand for a heart beat."""
-REACH_S = 1.5
-"""A sample farther than this from every beat has no label."""
 LOST = {
     "16": -(1 << 15),
     "24": -(1 << 23),
@@ -103,7 +99,7 @@ def open_streams(path: Path | None, options: ReadOptions) -> Opened:
 
 def _open(path: Path, *, kind: str | None) -> list[Stream]:
     header, length = _header(path)
-    _labels(path, header, length, kind)
+    read_intervals(path, header.fs, length, kind)
     units, notes = [], []
     for name, unit in zip(_names(header), header.units, strict=True):
         if (unit or "mV").lower() not in UNITS:
@@ -227,57 +223,9 @@ def _names(header: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _labels(
-    path: Path, header: Any, length: int, kind: str | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.str_]] | None:
-    """Return starts, ends and names of the labelled intervals; None when there are no annotations.
-
-    Raises
-    ------
-    BadInputError
-        When the annotations cannot be read, or asked for and not there.
-    """
-    file = path.with_suffix(".atr")
-    if not file.is_file():
-        if kind:
-            raise BadInputError(f"{file}: no such file; {kind} are labelled from it")
-        return None
-    import wfdb
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            read: Any = wfdb.rdann(str(path.with_suffix("")), "atr")
-        at = np.asarray(read.sample, dtype=np.int64)
-        symbols, notes = list(read.symbol), [str(note).strip("\0 ") for note in read.aux_note]
-    except Exception as error:  # whatever wfdb stumbles over in damaged bytes
-        raise BadInputError(f"{file}: not readable annotations ({error})", hint=HINT) from None
-    if len(at) and (at.min() < 0 or at.max() >= length or np.any(np.diff(at) < 0)):
-        raise BadInputError(f"{file}: annotations out of order, or outside the {length} samples", hint=HINT)
-    if kind == "rhythm":
-        chosen = [number for number, note in enumerate(notes) if note.startswith("(") and len(note) > 1]
-        starts, names = at[chosen], [notes[number][1:] for number in chosen]
-        ends = np.append(starts[1:], length)[: len(starts)]
-    else:
-        chosen = [number for number, symbol in enumerate(symbols) if symbol in BEATS]
-        starts, ends = _around(at[chosen], int(REACH_S * header.fs))
-        names = [symbols[number] for number in chosen]
-    if kind and not chosen:
-        raise BadInputError(f"{file}: no {kind} among its {len(at)} annotations")
-    return starts, ends, np.array(names, dtype=np.str_)
-
-
-def _around(beats: npt.NDArray[np.int64], reach: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the interval of each beat: up to the middle between it and its neighbours, `reach` at most."""
-    middle = (beats[:-1] + beats[1:] + 1) // 2
-    starts = np.concatenate([beats[:1], np.maximum(middle, beats[1:] - reach)])
-    ends = np.concatenate([np.minimum(middle, beats[:-1] + reach + 1), beats[-1:] + 1])
-    return starts, ends
-
-
 def _chunks(path: Path, kind: str | None) -> Iterator[Chunk]:
     header, length = _header(path)
-    intervals = _labels(path, header, length, kind)
+    intervals = read_intervals(path, header.fs, length, kind)
     factor = np.array([UNITS.get((unit or "mV").lower(), ("1", 1.0))[1] for unit in header.units])
     baseline, gain = np.array(header.baseline), np.array(header.adc_gain)
     lost = np.array([LOST[format_] for format_ in header.fmt])
@@ -287,7 +235,7 @@ def _chunks(path: Path, kind: str | None) -> Iterator[Chunk]:
         total += counts.sum(axis=0)
         samples = ((counts - baseline) / gain * factor).astype(np.float32)
         samples[counts == lost] = np.nan
-        yield Chunk(samples, labels=_labels_of(np.arange(start, start + len(counts)), intervals))
+        yield Chunk(samples, labels=labels_at(np.arange(start, start + len(counts)), intervals))
     wrong = [
         name
         for name, stated, found in zip(_names(header), header.checksum, total, strict=True)
@@ -317,16 +265,3 @@ def _counts(path: Path, start: int, stop: int) -> npt.NDArray[np.int64]:
     if counts.shape != (stop - start, len(record.sig_name)):
         raise BadInputError(f"{path}, samples {start + 1} to {stop}: {len(counts)} read", hint=HINT)
     return counts
-
-
-def _labels_of(
-    place: npt.NDArray[np.int64],
-    intervals: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.str_]] | None,
-) -> npt.NDArray[np.str_] | None:
-    if intervals is None:
-        return None
-    starts, ends, names = intervals
-    if not len(starts):
-        return np.full(len(place), "", dtype=np.str_)
-    number = np.searchsorted(starts, place, side="right") - 1
-    return np.where((number >= 0) & (place < ends[number]), names[number], "")
