@@ -93,7 +93,7 @@ IMPORTERS: dict[str, Importer] = {
     "pamap2-published": Importer(
         "PAMAP2 with the preprocessing of the published numbers, oddities included; for comparison only",
         published.open_streams,
-        _credit(pamap2),
+        _credit(published),
         archives=(".zip",),
     ),
     "dsads": Importer(
