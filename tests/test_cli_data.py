@@ -66,7 +66,7 @@ def test_import_then_audit(tmp_path: Path) -> None:
     assert (len(windows), windows.class_names) == (24, ("a", "b"))
     assert windows.made["credit"] == "A. Author"
 
-    result = run("data", "audit", "w", "--folds", 4, "--json", cwd=tmp_path)
+    result = run("data", "audit", "w", "--split", "folds=4", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert answer["ok"]
@@ -87,7 +87,14 @@ def test_answers_for_people(tmp_path: Path) -> None:
     result = run("data", "import", "npz", "set.npz", "--out", "w", "--seconds", 2, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "24, each 50 samples at 25 Hz" in result.stdout
-    assert run("data", "audit", "w", "--folds", 2, cwd=tmp_path).returncode == 0
+    audited = run("data", "audit", "w", "--split", "folds=2", cwd=tmp_path)
+    assert audited.returncode == 0, audited.stderr
+    for words in ("Windows by class", "Folds by subject", "Checks", "passed"):
+        assert words in audited.stdout
+    assert "FAILED" not in audited.stdout
+    without = run("data", "audit", "w", cwd=tmp_path)
+    assert without.returncode == 0
+    assert "split: folds=4,validation=1,seed=0" in without.stderr
     assert "shoulder-watch" in run("data", "list", cwd=tmp_path).stdout
 
 
@@ -140,16 +147,42 @@ def test_class_of_one_person_fails_the_audit_and_the_hint_works(tmp_path: Path) 
     write_npz(tmp_path / "set.npz", recordings=rows, class_names=np.array(["a", "b", "only"]))
     arguments = ("data", "import", "npz", "set.npz", "--out", "w", "--seconds", 2)
     assert run(*arguments, cwd=tmp_path).returncode == 0
-    audited = run("data", "audit", "w", "--folds", 4, cwd=tmp_path)
-    refused(audited, 3, "'only': only subject 4 has it", "--min-subjects-per-class 2")
+    audited = run("data", "audit", "w", "--split", "folds=4", cwd=tmp_path)
+    refused(audited, 1, "'only': only subject 4 has it", "--min-subjects-per-class 2")
     assert run(*arguments, "--min-subjects-per-class", 2, "--overwrite", cwd=tmp_path).returncode == 0
-    assert run("data", "audit", "w", "--folds", 4, cwd=tmp_path).returncode == 0
+    assert run("data", "audit", "w", "--split", "folds=4", cwd=tmp_path).returncode == 0
 
 
 def test_fewer_subjects_than_folds(tmp_path: Path) -> None:
     write_npz(tmp_path / "set.npz")
     assert run("data", "import", "npz", "set.npz", "--out", "w", "--seconds", 2, cwd=tmp_path).returncode == 0
-    refused(run("data", "audit", "w", "--folds", 5, cwd=tmp_path), 3, "5 folds", "only 4 subject(s)")
+    audited = run("data", "audit", "w", "--split", "folds=5", cwd=tmp_path)
+    refused(audited, 3, "5 folds", "only 4 subject(s)")
+
+
+def test_a_copy_under_another_name_fails_the_audit_and_the_training(tmp_path: Path) -> None:
+    counts = npz_arrays()["counts"].copy()
+    counts[:, 610:790] = counts[:, 203:383]  # subject 4 is subject 2, moved
+    write_npz(tmp_path / "set.npz", counts=counts)
+    assert run("data", "import", "npz", "set.npz", "--out", "w", "--seconds", 2, cwd=tmp_path).returncode == 0
+    audited = run("data", "audit", "w", cwd=tmp_path)
+    refused(audited, 1, "subjects 2 and 4 share signals", "set.npz#2 equals set.npz#6 bit by bit")
+    assert "FAILED" in audited.stdout
+    answer = json.loads(run("data", "audit", "w", "--json", cwd=tmp_path).stdout)
+    assert not answer["ok"]
+    assert len(answer["problems"]) == 1
+    assert [check["name"] for check in answer["checks"] if not check["ok"]] == ["copies"]
+    assert {tuple(pair["subjects"]) for pair in answer["copied"]} == {("2", "4")}
+    arguments = ("--recipe", "demo", "--set", "split.validation_subjects=1", "--out", "r")
+    trained = run("train", "--data", "w", *arguments, cwd=tmp_path)
+    refused(trained, 1, "subjects 2 and 4 share signals")
+    (tmp_path / "split.toml").write_text(
+        '[[fold]]\ntest = ["2", "4"]\nvalidation = ["1"]\nfit = ["3"]\n', encoding="utf-8"
+    )
+    together = run("data", "audit", "w", "--split", "split.toml", cwd=tmp_path)
+    assert together.returncode == 0, together.stderr
+    assert "warning: subjects 2 and 4 share signals" in together.stderr
+    nothing_written(tmp_path, "set.npz", "w", "split.toml")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.99])
@@ -183,6 +216,7 @@ def test_wrong_hash_of_the_shipped_set(tmp_path: Path) -> None:
         ("data", "import", "npz", "set.npz", "--out", "w", "--seconds", "-1"),
         ("data", "import", "npz", "set.npz"),
         ("data", "nonsense"),
+        ("data", "audit", "set.npz", "--folds", "3"),
     ],
 )
 def test_wrong_usage_is_code_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:

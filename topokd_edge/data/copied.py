@@ -67,7 +67,7 @@ def leaks(copied: Sequence[Copied], folds: Sequence[Fold]) -> tuple[list[str], l
         listed = [_told(pair) for pair in pairs[:_SHOWN]]
         if len(pairs) > _SHOWN:
             rest = [pair.windows[0] for pair in pairs[_SHOWN:]]
-            listed.append(f"and {len(rest)} more pairs of recordings ({sum(rest)} windows)")
+            listed.append(f"and {len(rest)} more pairs of recordings with {sum(rest)} window(s)")
         what = f"subjects {one} and {other} share signals: {'; '.join(listed)}"
         apart = [str(fold.fold) for fold in folds if _apart(fold, one, other)]
         if apart:
@@ -78,10 +78,12 @@ def leaks(copied: Sequence[Copied], folds: Sequence[Fold]) -> tuple[list[str], l
 
 
 def _told(pair: Copied) -> str:
-    same = "is bit by bit" if pair.exact else "is, up to scale or slight noise,"
+    one, other = pair.sources
     n, m = pair.windows
-    counted = f"{n} windows" if n == m else f"{n} windows in {m}"
-    return f"{pair.sources[0]} {same} {pair.sources[1]} ({counted})"
+    how = "bit by bit" if pair.exact else "up to scale, resolution or slight noise"
+    return f"{one} equals {other} {how} in {n} window(s)" + (
+        "" if n == m else f" of the one, {m} of the other"
+    )
 
 
 def _apart(fold: Fold, one: str, other: str) -> bool:
