@@ -18,7 +18,6 @@ from topokd_edge.data.check import (
     check_acceleration,
     check_recordings,
     not_finite,
-    select_channels,
 )
 from topokd_edge.data.recording import Recording
 from topokd_edge.errors import BadInputError
@@ -155,17 +154,3 @@ def test_memory_is_bounded_by_the_block(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 0.7 * made.samples.nbytes  # a million norms and their median; no copy of the samples
-
-
-def test_channels_in_even_steps_stay_on_disk(tmp_path: Path) -> None:
-    made = mapped(tmp_path / "short.npy", 1000)
-    for names in (
-        ["acc_x", "acc_y"],
-        ["acc_z", "acc_y", "acc_x"],
-        ["acc_x", "acc_z"],
-        ["acc_y"],
-        ["acc_z", "acc_x"],
-    ):
-        (kept,) = select_channels([made], names)
-        assert np.shares_memory(kept.samples, made.samples)
-        np.testing.assert_array_equal(kept.samples, made.samples[["xyz".index(name[-1]) for name in names]])

@@ -54,6 +54,7 @@ def findings(windows: WindowSet) -> list[str]:
             found.setdefault(text, []).append(f"subject {item.subject}, {item.source}")
     lines = [f"refused: {item['file']}: {item['reason']}" for item in windows.made["refused"]]
     lines += [f"note: {line}" for line in windows.made["label_rows_left_over"]]
+    lines += [f"note: no recording has the label {name!r}" for name in windows.made["labels_to_drop_absent"]]
     for text, where in found.items():
         more = f" and {len(where) - 1} more" if len(where) > 1 else ""
         kind, _, rest = text.partition(": ")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Recording
-from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.errors import BadInputError
 
 STANDARD_GRAVITY = 9.80665
 """m/s2 in one g (BIPM, The International System of Units)."""
@@ -28,43 +28,6 @@ _MEDIAN_SAMPLES = 1 << 20
 _PLAUSIBLE_G = (0.25, 3.5)
 """Median norm of a worn accelerometer: near 1 g; running and jumping reach 0.4 g (USC-HAD, DSADS) and fast
 arm exercise 2.5 g (seglearn watch set), so narrower bounds would cry wolf."""
-
-
-def select_channels(recordings: Sequence[Recording], names: Sequence[str]) -> list[Recording]:
-    """Keep the channels `names`, in that order.
-
-    Raises
-    ------
-    UsageError
-        When a name is given twice or a recording has no such channel.
-    """
-    for recording in recordings:
-        unknown = [name for name in names if name not in recording.channels]
-        if unknown or not names or len(set(names)) != len(names):
-            raise UsageError(
-                f"--channels {','.join(names)}: each must be a different one of "
-                f"{', '.join(recording.channels)} ({recording.source})"
-            )
-    kept = []
-    for recording in recordings:
-        rows = [recording.channels.index(name) for name in names]
-        kept.append(
-            replace(
-                recording,
-                channels=tuple(names),
-                units=tuple(recording.units[row] for row in rows),
-                samples=recording.samples[_evenly_spaced(rows)],
-            )
-        )
-    return kept
-
-
-def _evenly_spaced(rows: list[int]) -> slice | list[int]:
-    """Return a slice where one says the same, so that mapped samples stay on disk."""
-    step = rows[1] - rows[0] if len(rows) > 1 else 1
-    last = rows[0] + step * len(rows)
-    even = rows == list(range(rows[0], last, step))
-    return slice(rows[0], last if last >= 0 else None, step) if even else rows
 
 
 def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:

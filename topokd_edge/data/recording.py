@@ -46,9 +46,10 @@ class Clock:
     stated_hz
         What the file or the user says, None when neither does.
     resolution_s
-        Smallest difference between two different stamps.
+        Grid that the stamps lie on: the smallest step, or difference between two steps, that is no rounding
+        error.
     jitter_s
-        Standard deviation of the stamps about evenly spaced ones, within gapless stretches.
+        Standard deviation of the time steps (period jitter), gaps left out.
     drift_ppm
         Change of the estimated rate from the first to the last quarter of the span, in parts per million;
         0 when the span is too short to tell.

@@ -101,7 +101,8 @@ def make_windows(recordings: Sequence[Recording], cut: Cut, *, made: dict[str, A
     """
     recordings = RecordingSet.of(recordings)
     length, step = _length_and_step(recordings[0].rate_hz, cut)
-    names = _label_names(recordings, cut)
+    present = {interval.label for item in recordings for interval in item.labels}
+    names = sorted(present - set(cut.drop_labels))
     code = {name: index for index, name in enumerate(names)}
     stretches = [s for i, item in enumerate(recordings) for s in _stretches(i, item, code, cut, length, step)]
     stretches = stretches if names else []
@@ -121,6 +122,8 @@ def make_windows(recordings: Sequence[Recording], cut: Cut, *, made: dict[str, A
         "label_rule": cut.label_rule,
         **({"majority": cut.majority} if cut.label_rule == "majority" else {}),
         "transitions": cut.transitions and cut.label_rule != "all",
+        "labels_dropped": [name for name in cut.drop_labels if name in present],
+        "labels_to_drop_absent": [name for name in cut.drop_labels if name not in present],
         "dropped": _dropped(recordings, stretches, rare, length),
         "left_out_classes": {names[i]: int((label == i).sum()) for i in np.flatnonzero(rare).tolist()},
     }
@@ -156,17 +159,6 @@ def _length_and_step(rate_hz: float, cut: Cut) -> tuple[int, int]:
             f"({SHORTEST / rate_hz:.3g} s)"
         )
     return length, window_step(length, overlap)
-
-
-def _label_names(recordings: RecordingSet, cut: Cut) -> list[str]:
-    """Return every label that is used, sorted."""
-    present = {interval.label for item in recordings for interval in item.labels}
-    unknown = sorted(set(cut.drop_labels) - present)
-    if unknown:
-        raise UsageError(
-            f"--drop-labels: no recording has {', '.join(unknown)}; there are {', '.join(sorted(present))}"
-        )
-    return sorted(present - set(cut.drop_labels))
 
 
 def _stretches(
