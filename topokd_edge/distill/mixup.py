@@ -34,11 +34,10 @@ class Mix:
     def rows(self, x: Inputs, batch: Tensor) -> Tensor:
         """Return the mixed rows alone, shape (len(mixed), ...), of a whole set `x` seen through `batch`.
 
-        Reads only what is needed; half-precision sets are widened first.
+        Each window is read once; half-precision sets are widened first.
         """
-        first = x[batch[self.mixed]].float()
-        second = x[batch[self.partner[self.mixed]]].float()
-        return self.pairs(first, second, self.keep[self.mixed])
+        whole = x[batch].float()
+        return self.pairs(whole[self.mixed], whole[self.partner[self.mixed]], self.keep[self.mixed])
 
     @staticmethod
     def pairs(first: Tensor, second: Tensor, keep: Tensor) -> Tensor:
