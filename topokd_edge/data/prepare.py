@@ -106,11 +106,11 @@ def import_recordings(
     _refuse_unused(format_name, chosen, options.read)
     scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
     place = _unpacked(chosen, path, scratch)
-    opened = _with_subjects(chosen.open(place, options.read), options.subject_from)
+    opened = _with_subjects(_opened(chosen, place, options.read, scratch), options.subject_from)
     cleaning = replace(options.cleaning, rate_hz=options.read.rate_hz)
     streams = _cleanings(chosen, opened.streams, cleaning)
     cleaned, refused = _record(streams, folder, scratch, jobs, progress)
-    refused = (*opened.refused, *refused)
+    refused = tuple(_without_scratch(item, scratch) for item in (*opened.refused, *refused))
     if not cleaned:
         raise _nothing_left(path, refused)
     recordings = [item.recording for item in cleaned]
@@ -161,6 +161,26 @@ def _unpacked(chosen: Importer, path: Path | None, scratch: Path) -> Path | None
     folder.mkdir()
     unpack(path, folder)
     return folder
+
+
+def _opened(chosen: Importer, place: Path | None, options: ReadOptions, scratch: Path) -> Opened:
+    """Open the streams, and call their files as seen from the path the user gave."""
+    try:
+        opened = chosen.open(place, options)
+    except BadInputError as error:
+        raise BadInputError(
+            error.message.replace(f"{scratch}/", ""),
+            hint=error.hint,
+            problems=[problem.replace(f"{scratch}/", "") for problem in error.problems],
+        ) from None
+    root = None if place is None else place if place.is_dir() else place.parent
+    named = tuple(replace(item, source=item.source.replace(f"{root}/", "")) for item in opened.streams)
+    return replace(opened, streams=named)
+
+
+def _without_scratch(refused: Refused, scratch: Path) -> Refused:
+    """Take the name of the folder that archives are unpacked in out of a message."""
+    return Refused(*(text.replace(f"{scratch}/", "") for text in (refused.file, refused.reason)))
 
 
 def _with_subjects(opened: Opened, rule: str | None) -> Opened:
