@@ -94,7 +94,7 @@ def mark_lost(recording: Recording, path: Path) -> Recording:
         ),
         gaps=gaps,
         filled=merged(pair for pair in _kept(recording.filled, lost) if pair[0] < pair[1]),
-        start=_later(recording.start, leading),
+        start=later(recording.start, leading),
         notes=(*recording.notes, f"{count} lost samples in {len(lost.start)} places became gaps"),
     )
 
@@ -178,7 +178,7 @@ def _gaps_with_lost(
     return gaps, None if 0 in unknown else missing.get(0, 0.0)
 
 
-def _later(start: str | None, seconds: float | None) -> str | None:
+def later(start: str | None, seconds: float | None) -> str | None:
     """Move an ISO 8601 time; None when it cannot be known."""
     if start is None or seconds == 0:
         return start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -109,12 +109,10 @@ def interpolate(recording: Recording, time: Floats, to_hz: float, path: Path) ->
     UsageError
         When the rate is not positive or more than 100 times higher or lower.
     """
-    _ratio(recording.rate_hz, to_hz)
-    times = max(1, int(np.ceil(recording.rate_hz / to_hz - 1e-9)))
+    times = _times(recording, to_hz)
     stamps, even = path.with_name(f"{path.name}.stamps"), path.with_name(f"{path.name}.even")
     try:
-        if recording.clock is not None and recording.clock.repeated:
-            time = _spread(recording, time, stamps)
+        time = spread(recording, time, stamps)
         if times == 1:
             result = _on_stamps(recording, time, to_hz, path)
         else:
@@ -127,6 +125,98 @@ def interpolate(recording: Recording, time: Floats, to_hz: float, path: Path) ->
         rate_hz=to_hz,
         notes=(*recording.notes, f"interpolated on its uneven time stamps to {to_hz:.6g} Hz"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`count` new samples from time `begin` (s) on, within the gapless samples `start` to before `stop`."""
+
+    start: int
+    stop: int
+    begin: float
+    count: int
+
+
+def at_times(
+    recording: Recording, time: Floats, to_hz: float, pieces: Sequence[Piece], path: Path
+) -> Samples:
+    """Read a recording at chosen evenly spaced times, by the rules of `interpolate`.
+
+    Parameters
+    ----------
+    recording, time
+        As for `interpolate`; no stamp repeats (see `spread`).
+    to_hz
+        Rate of the new samples within a piece, Hz.
+    pieces
+        The times, in order; each piece lies within its samples' stamps.
+    path
+        Where the samples are written, `.npy`, float32, shape (samples, channels). One more file beside it
+        exists for a while.
+
+    Returns
+    -------
+    Samples
+        float32, memory-mapped, shape (channels, samples).
+
+    Raises
+    ------
+    UsageError
+        When the rate is more than 100 times higher or lower than the recording's.
+    """
+    times, channels = _times(recording, to_hz), len(recording.channels)
+    fine = _numbered(pieces, [times * (piece.count - 1) + 1 for piece in pieces])
+
+    def lines() -> Iterator[Samples]:
+        for piece, stretch in zip(pieces, fine, strict=True):
+            yield from _lines(recording.samples, time, stretch, times * to_hz, piece.begin)
+
+    if times == 1:
+        return written(path, fine[-1].out_stop, channels, lines())
+    even = path.with_name(f"{path.name}.even")
+    taps = _taps(times)
+    try:
+        known = written(even, fine[-1].out_stop, channels, lines())
+        whole = [Piece(item.out_start, item.out_stop, 0.0, 0) for item in fine]
+        coarse = _numbered(whole, [piece.count for piece in pieces])
+        parts = (
+            part for stretch in coarse for part in _polyphase(known, stretch, Fraction(1, times), taps)
+        )
+        return written(path, coarse[-1].out_stop, channels, parts)
+    finally:
+        even.unlink(missing_ok=True)
+
+
+def spread(recording: Recording, time: Floats, path: Path) -> Floats:
+    """Return the stamps, repeated ones spread over the time to the next and written to `path`."""
+    if recording.clock is None or not recording.clock.repeated:
+        return time
+    partial = recording.clock.repeated > COARSE_SHARE * len(time)
+
+    def parts() -> Iterator[Floats]:
+        for stretch in _stretches(recording, lambda size, _: size):
+            inside = (
+                time[low : min(low + BLOCK, stretch.stop)]
+                for low in range(stretch.start, stretch.stop, BLOCK)
+            )
+            yield from spread_repeats(inside, 1 / recording.rate_hz, partial=partial)
+
+    write_npy(path, (len(time),), np.float64, parts())
+    return map_npy(path, hint="import again")
+
+
+def _times(recording: Recording, to_hz: float) -> int:
+    """Return which multiple of a lower rate keeps all that the recording holds; 1 for a higher rate."""
+    _ratio(recording.rate_hz, to_hz)
+    return max(1, int(np.ceil(recording.rate_hz / to_hz - 1e-9)))
+
+
+def _numbered(pieces: Sequence[Piece], counts: Sequence[int]) -> list[_Stretch]:
+    ends = np.cumsum(counts).tolist()
+    return [
+        _Stretch(piece.start, piece.stop, end - count, end)
+        for piece, count, end in zip(pieces, counts, ends, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +289,6 @@ def _polyphase(samples: Samples, stretch: _Stretch, ratio: Fraction, taps: Float
         yield (new + line).astype(np.float32)
 
 
-def _spread(recording: Recording, time: Floats, path: Path) -> Floats:
-    """Write the stamps with repeated ones spread, and return them mapped."""
-    assert recording.clock is not None
-    partial = recording.clock.repeated > COARSE_SHARE * len(time)
-
-    def parts() -> Iterator[Floats]:
-        for stretch in _stretches(recording, lambda size, _: size):
-            inside = (
-                time[low : min(low + BLOCK, stretch.stop)]
-                for low in range(stretch.start, stretch.stop, BLOCK)
-            )
-            yield from spread_repeats(inside, 1 / recording.rate_hz, partial=partial)
-
-    write_npy(path, (len(time),), np.float64, parts())
-    return map_npy(path, hint="import again")
-
-
 def _on_stamps(recording: Recording, time: Floats, to_hz: float, path: Path) -> Recording:
     """Read straight lines between the samples at an even rate."""
     tiny = 1e-6
@@ -227,7 +300,7 @@ def _on_stamps(recording: Recording, time: Floats, to_hz: float, path: Path) -> 
 
     def parts() -> Iterator[Samples]:
         for stretch in stretches:
-            yield from _lines(recording.samples, time, stretch, to_hz)
+            yield from _lines(recording.samples, time, stretch, to_hz, float(time[stretch.start]))
 
     def position(sample: int, stretch: _Stretch) -> float:
         if sample == stretch.stop:
@@ -242,11 +315,14 @@ def _on_stamps(recording: Recording, time: Floats, to_hz: float, path: Path) -> 
     return replace(_reindexed(recording, stretches, position, missing), rate_hz=to_hz, samples=samples)
 
 
-def _lines(samples: Samples, time: Floats, stretch: _Stretch, to_hz: float) -> Iterator[Samples]:
+def _lines(
+    samples: Samples, time: Floats, stretch: _Stretch, to_hz: float, begin: float
+) -> Iterator[Samples]:
+    """Read lines between samples at an even rate from `begin` on; nothing is extrapolated."""
     stamps, known = time[stretch.start : stretch.stop], samples[:, stretch.start : stretch.stop]
     total = stretch.out_stop - stretch.out_start
     for low in range(0, total, BLOCK):
-        at = stamps[0] + np.arange(low, min(low + BLOCK, total)) / to_hz
+        at = np.maximum(begin + np.arange(low, min(low + BLOCK, total)) / to_hz, stamps[0])
         left = np.searchsorted(stamps, at, side="right") - 1
         right = np.minimum(left + 1, len(stamps) - 1)
         step = stamps[right] - stamps[left]
