@@ -20,7 +20,7 @@ from topokd_edge.distill.checkpoint import load_model
 from topokd_edge.distill.preprocessing import fit_and_apply
 from topokd_edge.distill.recipe import Recipe, Topology, parse_recipe
 from topokd_edge.distill.run_training import choose_device, continue_run, start_run, train_run
-from topokd_edge.errors import BadInputError, MissingError, UsageError
+from topokd_edge.errors import BadInputError, CheckFailedError, MissingError, UsageError
 from topokd_edge.files import read_json
 from topokd_edge.models.wrn import WideResNet
 from topokd_edge.progress import silent
@@ -324,6 +324,29 @@ def test_no_folder_is_left_when_the_folds_are_impossible(data: Path, tmp_path: P
     with pytest.raises(BadInputError, match="nobody is left to fit on"):
         start_run(tmp_path / "r", data, recipe("split.validation_subjects=4"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_takes_leave_one_out_and_fixed_lists(data: Path, tmp_path: Path) -> None:
+    one_out = 'split={kind = "leave-one-out", validation_subjects = 2}'
+    folds = start_run(tmp_path / "a", data, recipe(one_out)).folds
+    assert sorted(fold["test"] for fold in folds) == [[str(number)] for number in range(1, 7)]
+    lists = '{test = ["1", "2"], validation = ["3"], fit = ["4", "5"]}'
+    folds = start_run(tmp_path / "b", data, recipe(f'split={{kind = "fixed", fold = [{lists}]}}')).folds
+    assert folds == [{"fold": 1, "test": ["1", "2"], "validation": ["3"], "fit": ["4", "5"]}]
+    strange = lists.replace('"5"', '"9"')
+    with pytest.raises(BadInputError, match="fold 1: fit: subject 9 has no window"):
+        start_run(tmp_path / "c", data, recipe(f'split={{kind = "fixed", fold = [{strange}]}}'))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_run_refuses_one_person_under_two_names(tmp_path: Path) -> None:
+    def copy(x: np.ndarray, subject: np.ndarray) -> None:
+        x[subject == 5] = x[subject == 2]
+
+    windows(copy).save(tmp_path / "w")
+    with pytest.raises(CheckFailedError, match="subjects 2 and 5 share signals"):
+        start_run(tmp_path / "r", tmp_path / "w", recipe())
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_fold_that_does_not_exist(run: Run) -> None:
