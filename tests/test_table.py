@@ -452,30 +452,35 @@ def rows_of(subjects: str) -> str:
 
 
 @settings(max_examples=60, deadline=None)
-@given(subjects=st.text("ab\N{GREEK SMALL LETTER ALPHA}", min_size=1, max_size=40), size=st.integers(30, 200))
-def test_subjects_are_never_mixed(tmp_path_factory: pytest.TempPathFactory, subjects: str, size: int) -> None:
+@given(
+    subjects=st.text("ab\N{GREEK SMALL LETTER ALPHA}", min_size=1, max_size=40),
+    block=st.integers(30, 200),
+    group=st.integers(1, 25),
+    chunk=st.integers(1, 25),
+)
+def test_subjects_are_never_mixed(
+    tmp_path_factory: pytest.TempPathFactory, subjects: str, block: int, group: int, chunk: int
+) -> None:
     folder = tmp_path_factory.mktemp("s")
     paths = [write(folder, rows_of(subjects)), folder / "a.parquet"]
     count = len(subjects)
     columns = {"t_s": range(count), "acc_x [g]": np.arange(count, dtype=np.float32), "who": list(subjects)}
-    parquet.write_table(pa.table(columns), paths[1], row_group_size=size // 10)
+    parquet.write_table(pa.table(columns), paths[1], row_group_size=group)
     runs = [
-        (who, [row for row, _ in group])
-        for who, group in itertools.groupby(enumerate(subjects), lambda p: p[1])
+        (who, [row for row, _ in pairs])
+        for who, pairs in itertools.groupby(enumerate(subjects), lambda pair: pair[1])
     ]
-    seen: dict[str, int] = {}
-    block, _table_csv.BLOCK_BYTES = _table_csv.BLOCK_BYTES, size
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_table_csv, "BLOCK_BYTES", block)
+        patch.setattr(_table_parquet, "CHUNK_SAMPLES", chunk)
         for path in paths:
-            seen.clear()
+            seen: dict[str, int] = {}
             for stream, (who, rows) in zip(streams(path, subject="who"), runs, strict=True):
                 seen[who] = seen.get(who, 0) + 1
                 samples, time, _ = values(stream)
                 assert (stream.subject, stream.session) == (who, str(seen[who]))
                 assert samples[:, 0].tolist() == rows
                 assert time is not None and time.tolist() == [row - rows[0] for row in rows]
-    finally:
-        _table_csv.BLOCK_BYTES = block
 
 
 def test_sources_of_several_subjects_name_the_row(tmp_path: Path) -> None:
