@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_recordings import shared_data
 from pyarrow import parquet
@@ -458,6 +458,7 @@ def rows_of(subjects: str) -> str:
     group=st.integers(1, 25),
     chunk=st.integers(1, 25),
 )
+@example(subjects="a" * 13 + "b" * 7, block=30, group=5, chunk=7)  # blocks differ when read from row 8
 def test_subjects_are_never_mixed(
     tmp_path_factory: pytest.TempPathFactory, subjects: str, block: int, group: int, chunk: int
 ) -> None:
