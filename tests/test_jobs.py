@@ -1,4 +1,4 @@
-"""Images by ripser and persim that several processes share: the same bits, whoever computes them."""
+"""Work that several processes share gives the same bits, whoever does it: images, and imports."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from made_recordings import windows_of
+from made_recordings import windows_of, write_npz
 from typer.testing import CliRunner
 
 from topokd_edge.cli import app
+from topokd_edge.data.options import import_options
+from topokd_edge.data.prepare import import_windows
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError
 from topokd_edge.topology import cache
@@ -57,7 +59,7 @@ def dask_cluster(processes: bool) -> Iterator[None]:
     """Two workers of a real scheduler on this machine."""
     from dask.distributed import Client, LocalCluster
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(processes=processes, **options) as cluster, Client(cluster):
         yield
 
@@ -115,6 +117,30 @@ def test_dask_writes_the_same_bits_on_its_own_workers(
         with pytest.raises(BadInputError, match="subject s2"):
             written(tmp_path, bad=2)
     assert where() not in workers
+
+
+def imported(folder: Path, path: Path, jobs: int | None) -> list[bytes]:
+    out = folder / f"jobs-{jobs}"
+    import_windows(
+        "npz", path, import_options(None, {"seconds": 2.0, "resample_hz": 20.0}), out=out, jobs=jobs
+    )
+    return [(out / name).read_bytes() for name in ("samples.npy", "recordings.json", "windows.json")]
+
+
+def test_imports_by_loky_are_the_same_to_the_byte(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz")
+    assert imported(tmp_path, path, 2) == imported(tmp_path, path, 1)
+
+
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_imports_by_dask_are_the_same_to_the_byte(processes: bool, tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz")
+    serial = imported(tmp_path, path, 1)
+    with dask_cluster(processes), joblib.parallel_config(backend="dask"):
+        assert imported(tmp_path, path, None) == serial
+        bad = write_npz(tmp_path / "bad.npz", counts=np.full((3, 800), np.nan, dtype=np.float32))
+        with pytest.raises(BadInputError, match="need a decision"):
+            imported(tmp_path / "none", bad, None)
 
 
 def where() -> tuple[int, int]:
