@@ -128,6 +128,7 @@ class TestRealBin:
         assert stream.about.get("position", "") == expected["location"]
         assert stream.about["calibration"].startswith(f"x gain {expected['gain'][0]:.0f}, x offset ")
         assert stream.device == f"{expected['device_type']} {expected['model']}"
+        assert stream.session == stream.path.stem
         assert stream.start is not None
         assert stream.start.replace("T", " ").replace(".", ":") == expected["first_page_time"]
 
@@ -201,6 +202,7 @@ class TestBinValues:
     def test_what_is_told_of_the_wearer(self, made: Callable[..., Path]) -> None:
         stream = read(made(header() + steady(2))).stream
         assert (stream.subject, stream.device) == ("P 07", "GENEActiv 1.1")
+        assert stream.session == stream.path.stem
         assert stream.about["side"] == "left" and stream.about["position"] == "Left wrist"
         assert stream.about["subject_code"] == "P 07" and stream.about["time_zone"] == "GMT +01:00"
         assert "configured_start" not in stream.about

@@ -89,6 +89,10 @@ def import_data(
     subject_from: Annotated[
         str | None, typer.Option(help="Who: folder, name:REGEX on the file name, or literal:ID.")
     ] = None,
+    join: Annotated[
+        bool | None,
+        typer.Option("--join", help="Files of one folder and subject are one recording's sensors."),
+    ] = None,
     time: Annotated[
         str | None,
         typer.Option(help="csv, parquet: time column and unit, as t:ms (s ms us ns iso); or none."),
@@ -138,6 +142,7 @@ def import_data(
         "fill_seconds": fill_seconds,
         "labels": None if labels is None else str(labels),
         "subject_from": subject_from,
+        "join": join,
         "time": time,
         "columns": columns,
         "units": units,

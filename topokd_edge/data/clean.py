@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.arrays import appended_npy, map_npy
+from topokd_edge.data.align import Sensor, align, described
 from topokd_edge.data.clock import ClockReading, read_clock
 from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan, without_lost
+from topokd_edge.data.interleaved import Columns, rows_of_each, sensor_columns
 from topokd_edge.data.labels import LabelFile, to_samples
 from topokd_edge.data.recording import Gap, Recording
 from topokd_edge.data.resample import interpolate, resample
 from topokd_edge.data.spool import Spooled, spool
 from topokd_edge.data.stream import Stream
-from topokd_edge.errors import BadInputError
+from topokd_edge.errors import BadInputError, UsageError
 
 _BLOCK = 1 << 16
 
@@ -66,6 +68,9 @@ class Cleaned:
 def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Cleaned:
     """Read a stream and return it as a recording whose samples are memory-mapped from `scratch`.
 
+    Where each row holds the values of one of several sensors, each sensor is read by its own clock, and all
+    are brought to one of `resample_hz`; see `topokd_edge.data.align.align`.
+
     Parameters
     ----------
     stream
@@ -78,20 +83,32 @@ def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Cleaned:
     Raises
     ------
     UndecidedError
-        When a value is NaN and nobody said what that means, or the stamps are too uneven to be taken as
-        evenly spaced; file, channel and sample are named.
+        When a value is NaN and nobody said what that means, the stamps are too uneven to be taken as evenly
+        spaced, or there are several sensors and no rate for all; file, channel and sample are named.
     BadInputError
         When the file cannot be read, its stamps run backward, or a value is infinite.
     """
     channels = cleaning.channels or stream.channels
     spooled = spool(stream, channels, scratch)
+    sensors = sensor_columns(spooled)
+    if len(sensors) > 1:
+        return _on_one_clock(stream, spooled, sensors, cleaning, scratch)
     reading = _clock(stream, spooled, cleaning)
-    recording = Recording(
+    recording = _described(stream, tuple(channels), spooled, reading)
+    labelled = _labelled(recording, cleaning.labels, stream)
+    regular = _regular(labelled.recording, reading, spooled, stream, cleaning, scratch)
+    return replace(labelled, recording=regular)
+
+
+def _described(
+    stream: Stream, channels: tuple[str, ...], spooled: Spooled, reading: ClockReading
+) -> Recording:
+    return Recording(
         subject=stream.subject,
         session=stream.session,
         device=stream.device,
         rate_hz=reading.rate_hz,
-        channels=tuple(channels),
+        channels=channels,
         units=tuple(stream.units[stream.channels.index(name)] for name in channels),
         samples=spooled.samples.T,
         labels=spooled.labels,
@@ -102,16 +119,79 @@ def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Cleaned:
         about=dict(stream.about),
         notes=(*spooled.notes, *reading.notes),
     )
-    labelled = _labelled(recording, cleaning.labels, stream)
-    regular = _regular(labelled.recording, reading, spooled, stream, cleaning, scratch)
-    return replace(labelled, recording=regular)
 
 
-def _labelled(recording: Recording, file: LabelFile | None, stream: Stream) -> Cleaned:
-    """Return the recording with the labels that a label file has for it."""
+def _on_one_clock(
+    stream: Stream, spooled: Spooled, columns: list[Columns], cleaning: Cleaning, scratch: Path
+) -> Cleaned:
+    """Read the rows of each sensor by their own clock, and bring them to the one that is asked for."""
+    if spooled.borders:
+        raise BadInputError(
+            f"{stream.source}: an unknown time passed before sample {spooled.borders[0]}, so its sensors "
+            "cannot be brought to one clock",
+            hint="keep one sensor with --channels",
+        )
+    channels = cleaning.channels or stream.channels
+    parts, empty = rows_of_each(spooled, columns, scratch)
+    names = [tuple(channels[column] for column in item) for item in columns]
+    sensors = [_sensor(stream, *pair) for pair in zip(names, parts, strict=True)]
+    _need_common_rate(stream, sensors, cleaning)
+    lost_said = stream.lost_as_nan or cleaning.lost == "gap"
+    if empty and not lost_said:
+        raise UndecidedError(
+            f"{stream.source}: {empty} row(s) hold no value at all",
+            hint="correct them, or say that they were lost: --lost gap",
+        )
+    known = []
+    for number, sensor in enumerate(sensors):
+        if not lost_said:
+            _need_finite(sensor.recording)
+            known.append(sensor)
+            continue
+        time = _without_lost(sensor.recording, sensor.time, scratch / f"time-kept-{number}.npy")
+        known.append(Sensor(mark_lost(sensor.recording, scratch / f"lost-{number}.npy"), time))
+    assert cleaning.resample_hz is not None
+    recording, begin = align(known, channels, cleaning.resample_hz, scratch / "aligned.npy")
+    own = [f"{described(item.recording)}: {note}" for item in known for note in item.recording.notes]
+    clocks = [f"{described(item.recording)}, {len(item.recording.gaps)} gaps" for item in known]
+    one_clock = f"brought to one clock of {cleaning.resample_hz:.6g} Hz: {'; '.join(clocks)}"
+    recording = replace(recording, notes=(*spooled.notes, *own, one_clock, *recording.notes))
+    labelled = _labelled(recording, cleaning.labels, stream, begin)
+    return replace(labelled, recording=_filled(labelled.recording, cleaning, scratch))
+
+
+def _sensor(stream: Stream, channels: tuple[str, ...], rows: Spooled) -> Sensor:
+    assert rows.time is not None
+    reading = _reading(rows.time, None, by_user=False, borders=(), where=f"{stream.source}, {channels[0]}")
+    return Sensor(_described(stream, channels, rows, reading), rows.time)
+
+
+def _need_common_rate(stream: Stream, sensors: list[Sensor], cleaning: Cleaning) -> None:
+    """Raise an error unless the user asks for a rate to bring all sensors to, and calls no other one true."""
+    found = "; ".join(described(sensor.recording) for sensor in sensors)
+    if cleaning.rate_hz is not None:
+        raise UsageError(
+            f"{stream.source}: --rate {cleaning.rate_hz:g} states one rate, but the rows are those of "
+            f"{len(sensors)} sensors: {found}",
+            hint="leave out --rate",
+        )
+    if cleaning.resample_hz is None:
+        fastest = max(sensor.recording.rate_hz for sensor in sensors)
+        raise UndecidedError(
+            f"{stream.source}: {len(sensors)} sensors with rows of their own: {found}",
+            hint=f"bring them to one clock, for example with --resample {fastest:.3g}; or keep one sensor "
+            "with --channels",
+        )
+
+
+def _labelled(recording: Recording, file: LabelFile | None, stream: Stream, begin: float = 0.0) -> Cleaned:
+    """Return a recording that begins `begin` seconds after the stream, with its labels of a label file."""
     if file is None:
         return Cleaned(recording)
-    timed = file.intervals_for(recording.subject, stream.path, recording.start)
+    timed = tuple(
+        replace(item, start=item.start - begin, end=item.end - begin)
+        for item in file.intervals_for(recording.subject, stream.path, stream.start)
+    )
     if timed and recording.labels:
         raise BadInputError(
             f"{recording.source}: has labels of its own, and {file.path} gives it others",
@@ -198,15 +278,10 @@ def _need_even(recording: Recording, cleaning: Cleaning) -> None:
 
 def _clock(stream: Stream, spooled: Spooled, cleaning: Cleaning) -> ClockReading:
     """Return rate and gaps, from the stamps where there are any."""
-    time = spooled.time
-    if time is not None:
-        return read_clock(
-            lambda: (np.asarray(time[at : at + _BLOCK]) for at in range(0, len(time), _BLOCK)),
-            stated_hz=cleaning.rate_hz or stream.rate_hz,
-            stated_by_user=cleaning.rate_hz is not None,
-            borders=spooled.borders,
-            where=stream.source,
-        )
+    if spooled.time is not None:
+        stated = cleaning.rate_hz or stream.rate_hz
+        by_user = cleaning.rate_hz is not None
+        return _reading(spooled.time, stated, by_user=by_user, borders=spooled.borders, where=stream.source)
     rate_hz = cleaning.rate_hz or stream.rate_hz
     if rate_hz is None:
         raise BadInputError(
@@ -214,3 +289,20 @@ def _clock(stream: Stream, spooled: Spooled, cleaning: Cleaning) -> ClockReading
         )
     gaps = tuple(Gap(border - 1, 0.0) for border in spooled.borders)
     return ClockReading(clock=None, gaps=gaps, rate_hz=rate_hz, uneven=False, notes=())
+
+
+def _reading(
+    time: npt.NDArray[np.float64],
+    stated_hz: float | None,
+    *,
+    by_user: bool,
+    borders: tuple[int, ...],
+    where: str,
+) -> ClockReading:
+    return read_clock(
+        lambda: (np.asarray(time[at : at + _BLOCK]) for at in range(0, len(time), _BLOCK)),
+        stated_hz=stated_hz,
+        stated_by_user=by_user,
+        borders=borders,
+        where=where,
+    )

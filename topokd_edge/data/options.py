@@ -31,12 +31,16 @@ class ImportOptions:
         How windows are cut and labelled.
     subject_from
         Rule that names the subject of a file, see `topokd_edge.data.subjects.subject_of`.
+    join
+        Files of the same folder, subject and session are the sensors of one recording; see
+        `topokd_edge.data.join.join_streams`.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
     cleaning: Cleaning = field(default_factory=Cleaning)
     cut: Cut = field(default_factory=Cut)
     subject_from: str | None = None
+    join: bool = False
 
 
 _TEXTS = ("channels", "drop_labels")
@@ -61,6 +65,7 @@ _KINDS: dict[str, type] = {
     "subject": str,
     "assume_yes": bool,
     "subject_from": str,
+    "join": bool,
 }
 _KIND_NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false", tuple: "names"}
 _CHOICES = {"label_rule": get_args(LabelRule), "lost": ("refuse", "gap")}
@@ -95,6 +100,7 @@ def import_options(preset: str | None, flags: Mapping[str, Any]) -> ImportOption
         cleaning=Cleaning(**_of(Cleaning, values)),
         cut=Cut(**_of(Cut, values)),
         subject_from=values.get("subject_from"),
+        join=values.get("join", False),
     )
 
 

@@ -16,6 +16,7 @@ from topokd_edge.data.archive import unpack
 from topokd_edge.data.check import check_recordings
 from topokd_edge.data.clean import Cleaned, Cleaning, UndecidedError, clean
 from topokd_edge.data.importers import Importer, importer
+from topokd_edge.data.join import join_streams
 from topokd_edge.data.labels import LabelFile
 from topokd_edge.data.options import ImportOptions
 from topokd_edge.data.recordingset import SAMPLES, RecordingSet, refuse_mixture, write_descriptions
@@ -107,6 +108,8 @@ def import_recordings(
     scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
     place = _unpacked(chosen, path, scratch)
     opened = _with_subjects(_opened(chosen, place, options.read, scratch), options.subject_from)
+    if options.join:
+        opened = join_streams(opened)
     cleaning = replace(options.cleaning, rate_hz=options.read.rate_hz)
     streams = _cleanings(chosen, opened.streams, cleaning)
     cleaned, refused = _record(streams, folder, scratch, jobs, progress)

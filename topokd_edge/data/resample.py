@@ -179,9 +179,7 @@ def at_times(
         known = written(even, fine[-1].out_stop, channels, lines())
         whole = [Piece(item.out_start, item.out_stop, 0.0, 0) for item in fine]
         coarse = _numbered(whole, [piece.count for piece in pieces])
-        parts = (
-            part for stretch in coarse for part in _polyphase(known, stretch, Fraction(1, times), taps)
-        )
+        parts = (part for stretch in coarse for part in _polyphase(known, stretch, Fraction(1, times), taps))
         return written(path, coarse[-1].out_stop, channels, parts)
     finally:
         even.unlink(missing_ok=True)

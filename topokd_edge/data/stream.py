@@ -62,6 +62,9 @@ class Stream:
         BadInputError, naming file and row, for what cannot be read.
     label
         Of the whole recording; None when labels are per sample or absent.
+    first_stamp
+        The first time stamp in seconds as the format counts them, where they count from no known date and
+        `start` is None; None otherwise.
     lost_as_nan
         The format is known to write NaN for lost samples, so these become gaps; elsewhere NaN is an error.
     notes
@@ -79,6 +82,7 @@ class Stream:
     device: str = "unknown"
     start: str | None = None
     label: str | None = None
+    first_stamp: float | None = None
     lost_as_nan: bool = False
     about: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

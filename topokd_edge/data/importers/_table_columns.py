@@ -166,7 +166,7 @@ def _plan_channels(
 
 def _plan_units(draft: _Draft, table: Table, looks: list[Look], options: ReadOptions) -> None:
     """Find the unit of each channel."""
-    stated = _stated_units(options.units, [name for name, _ in draft.channels])
+    stated = _stated_units(options.units, [name for name, _ in draft.channels], table.path)
     for name, column in draft.channels:
         if name in stated:
             draft.units[name] = stated[name]
@@ -184,8 +184,8 @@ def _plan_units(draft: _Draft, table: Table, looks: list[Look], options: ReadOpt
                 draft.guessed.append("--units")
 
 
-def _stated_units(text: str | None, channels: list[str]) -> dict[str, str]:
-    """Read `--units`."""
+def _stated_units(text: str | None, channels: list[str], path: Path) -> dict[str, str]:
+    """Read `--units`: one for all channels, or by channel, or by the name of a file before its first dot."""
     if text is None:
         return {}
     pairs = [item.partition("=") for item in text.split(",")]
@@ -193,15 +193,18 @@ def _stated_units(text: str | None, channels: list[str]) -> dict[str, str]:
         found = dict.fromkeys(channels, text.strip())
     else:
         found = {name.strip(): unit.strip() for name, _, unit in pairs}
+    files = {item.name.split(".")[0] for item in path.parent.iterdir()} - set(channels)
+    whole = found.get(path.name.split(".")[0])
     problems = [f"unit {unit!r} is not known" for unit in dict.fromkeys(found.values()) if not spelled(unit)]
-    problems += [f"there is no channel {name!r}" for name in found if name not in channels]
+    problems += [f"there is no channel {name!r}" for name in found if name not in (*channels, *files)]
     if problems:
         raise UsageError(
             f"--units {text}: expected one unit for all, or channel=unit,...",
             problems=problems,
             hint=f"units: {', '.join(UNITS)}, mg, dps, gauss; channels: {', '.join(channels) or 'none'}",
         )
-    return found
+    by_file = {} if whole is None else dict.fromkeys(channels, whole)
+    return by_file | {name: unit for name, unit in found.items() if name in channels}
 
 
 def _column(table: Table, option: str, text: str) -> int:

@@ -81,6 +81,7 @@ def _open(path: Path) -> list[Stream]:
         rate_hz=header.rate_hz,
         chunks=partial(_chunks, path),
         subject=head.subject(header.fields),
+        session=path.stem,
         device=head.device(header.fields),
         start=None if first.stamp is None else first.stamp.isoformat(timespec="milliseconds"),
         about={**head.about(header.fields), "calibration": _calibration(header.fields)},

@@ -79,6 +79,7 @@ def _open(path: Path) -> list[Stream]:
         rate_hz=rate,
         chunks=partial(_chunks, path, rate),
         subject=head.subject(fields),
+        session=path.stem,
         device=head.device(fields),
         start=start.isoformat(timespec="milliseconds"),
         about=head.about(fields),

@@ -93,6 +93,7 @@ def _streams(table: Table, options: ReadOptions) -> list[Stream]:
     for run in runs:
         chunks = partial(read_chunks, table, columns, run)
         where = f"{table.path}#{table.row_word}{run.row}" if len(runs) > 1 else str(table.path)
+        start, first_stamp = _start(table, columns, run)
         streams.append(
             Stream(
                 source=where,
@@ -103,7 +104,8 @@ def _streams(table: Table, options: ReadOptions) -> list[Stream]:
                 chunks=chunks,
                 subject=run.subject,
                 session=run.session,
-                start=_start(table, columns, run),
+                start=start,
+                first_stamp=first_stamp,
                 notes=(*table.notes, *columns.notes),
             )
         )
@@ -259,24 +261,24 @@ def _stretches(
         yield first, stop - first, str(names[first])
 
 
-def _start(table: Table, columns: Plan, run: _Run) -> str | None:
-    """Return date and time of the first row of a run, where its time stamps tell."""
+def _start(table: Table, columns: Plan, run: _Run) -> tuple[str | None, float | None]:
+    """Return date and time of the first row of a run, or else its stamp in seconds; None when it has none."""
     if columns.time is None:
-        return None
+        return None, None
     only = replace(columns, columns=(), factors=(), label=None)
     block, low, _ = next(_blocks_of(table, only, replace(run, count=1)), (None, 0, 0))
     if block is None or block.problems:
-        return None
+        return None, None
     clock = TimeReader(columns.time_unit, table.decimal_comma)
     _, bad = clock.read(block.columns[0].slice(low, 1))
     if bad or clock.origin is None:
-        return None
-    seconds = float(clock.origin) / (1e9 if columns.time_unit == "iso" else TIME_UNITS[columns.time_unit])
-    if columns.time_unit != "iso":
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds) if is_epoch(seconds) else None
-    else:
-        moment = _moment(block.columns[0][low], int(clock.origin))
-    return None if moment is None else moment.isoformat()
+        return None, None
+    if columns.time_unit == "iso":
+        return _moment(block.columns[0][low], int(clock.origin)).isoformat(), None
+    seconds = float(clock.origin) / TIME_UNITS[columns.time_unit]
+    if not is_epoch(seconds):
+        return None, seconds
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat(), None
 
 
 def _moment(first: Any, nanoseconds: int) -> datetime:
