@@ -155,3 +155,11 @@ def test_damaged_anywhere(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_damaged_anywhere_many_times(tmp_path: Path) -> None:
     assert fuzz(tmp_path, 3000, seed=1) > 1000
+
+
+def test_a_last_number_that_may_be_cut_off_is_not_taken(tmp_path: Path) -> None:
+    path = written(tmp_path / "data" / "a05" / "p3" / "s01.txt", made_rows(1))
+    path.write_bytes(path.read_bytes()[:-2])
+    (stream,) = dsads.open_streams(tmp_path, ReadOptions()).streams
+    with pytest.raises(BadInputError, match=r"s01.txt(.|\n)*line 125: the file ends"):
+        list(stream.chunks())

@@ -71,8 +71,8 @@ def _lines(stream: TextIO) -> Iterator[str]:
 def _parse(
     lines: list[str], columns: int, delimiter: str | None, *, nan: bool, path: Path, first: int
 ) -> npt.NDArray[np.float64]:
-    # The width of the first line is what numpy takes memory for.
-    if len(lines[0].split(delimiter)) == columns:
+    # The width of the first line is what numpy takes memory for. A last number may be cut off.
+    if len(lines[0].split(delimiter)) == columns and lines[-1].endswith("\n"):
         try:
             rows = np.loadtxt(lines, delimiter=delimiter, comments=None, ndmin=2)
         except ValueError:
@@ -98,9 +98,9 @@ def _problem(line: str, columns: int, delimiter: str | None, *, nan: bool) -> st
     if not line.strip():
         return "empty"
     fields = [field.strip() for field in line.split(delimiter)]
-    end = "" if line.endswith("\n") else "; the file ends, or the line is too long, inside this line"
+    cut = "" if line.endswith("\n") else "the file ends, or the line is too long, inside this line"
     if len(fields) != columns:
-        return f"{len(fields)} values, expected {columns}{end}"
+        return f"{len(fields)} values, expected {columns}" + (f"; {cut}" if cut else "")
     for column, field in enumerate(fields, 1):
         if _NAN.fullmatch(field):
             if not nan:
@@ -109,4 +109,4 @@ def _problem(line: str, columns: int, delimiter: str | None, *, nan: bool) -> st
             return f"column {column}: {field[:40]!r}, expected a number"
         elif abs(float(field)) > _LARGEST:
             return f"column {column}: {field[:40]}, expected at most {_LARGEST:.3g}"
-    return ""
+    return cut

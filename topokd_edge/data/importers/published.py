@@ -32,6 +32,7 @@ LABEL_RULE = "ends"
 """With `SECONDS` and `OVERLAP` the published cut: the label of the first sample, if the last has the same."""
 KEPT_ACTIVITIES = (1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 17, 24)
 """The twelve classes, by PAMAP2 activity id; samples of others are deleted."""
+_SORTED = np.array(sorted(pamap2.ACTIVITIES[number] for number in KEPT_ACTIVITIES))
 EXPECTED_WINDOWS = {
     "101": 3726,
     "102": 3925,
@@ -135,13 +136,13 @@ def _chunks(path: Path) -> Iterator[Chunk]:
     """Leave out the first stride and the last sample; tell when the windows are not as many as published."""
     skip = FIRST
     samples, labels = np.empty((0, len(MAXIMA)), dtype=np.float32), np.empty(0, dtype=np.str_)
-    given = [labels]
+    given = [np.empty(0, dtype=np.uint8)]
     for scaled, named in _prepared(path):
         samples = np.concatenate((samples[-1:], scaled[skip:]))
         labels = np.concatenate((labels[-1:], named[skip:]))
         skip -= min(skip, len(scaled))
         if len(samples) > 1:
-            given.append(labels[:-1])
+            given.append(np.searchsorted(_SORTED, labels[:-1]).astype(np.uint8))
             yield Chunk(samples[:-1], labels=labels[:-1])
     count = _published_count(np.concatenate(given))
     expected = EXPECTED_WINDOWS.get(pamap2.subject_of(path))
@@ -181,6 +182,6 @@ def scale(samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return scaled
 
 
-def _published_count(labels: npt.NDArray[np.str_]) -> int:
+def _published_count(labels: npt.NDArray[np.uint8]) -> int:
     starts = np.arange(0, len(labels) - LENGTH + 1, STRIDE)
     return int((labels[starts] == labels[starts + LENGTH - 1]).sum())
