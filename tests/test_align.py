@@ -468,6 +468,28 @@ class TestFiles:
         assert made.channels == (*ACC, *GYR)
         assert made.recordings[0].units == ("g",) * 3 + ("rad/s",) * 3
 
+    def test_units_by_file(self, tmp_path: Path) -> None:
+        write_pair(tmp_path / "d")
+        given = {"columns": "x=x,y=y,z=z", "time": "t:s", "label": "activity", "seconds": 2.0}
+        both = {"join": True, "resample_hz": TO_HZ, **given}
+        units = "Accelerometer=g,Gyroscope=rad/s,Gyroscope.x=deg/s"
+        with pytest.raises(UsageError, match=r"there is no channel 'Gyroscope\.x'"):
+            import_into(tmp_path / "w", "csv", tmp_path / "d", units=units, **both)
+        made = import_into(
+            tmp_path / "w", "csv", tmp_path / "d", units="Accelerometer=g,Gyroscope=rad/s", **both
+        )
+        assert made.recordings[0].units == ("g",) * 3 + ("rad/s",) * 3
+
+    def test_the_file_says_what_bare_axes_hold(self, tmp_path: Path) -> None:
+        """A rotation of about 1 rad/s must not pass for gravity, whatever is guessed."""
+        time = np.arange(0, 20, 0.02)
+        vector = np.stack([np.cos(time), np.sin(time), 0 * time + 0.1], axis=1)
+        for name, asked in (("Accelerometer", "z = column 4 'z' in g"), ("Gyroscope", "the unit of x")):
+            path = write_csv(tmp_path / f"{name}.csv", time, vector, "t,x,y,z")
+            with pytest.raises(UsageError) as caught:
+                import_into(tmp_path / "w", "csv", path, time="t:s")
+            assert asked in str(caught.value)
+
     def test_labels_of_one_file_hold_for_both(self, tmp_path: Path) -> None:
         acc, gyr = uneven(97, 30, 1, 0.02), uneven(52, 30, 2, 0.31)
         labels = np.where(acc < 10, "walk", "sit")

@@ -81,7 +81,7 @@ def plan(table: Table, options: ReadOptions) -> Plan:
         When an option names a column, channel or unit that there is not; and, showing the guess and the
         options that state it, when something that matters is stated by neither the user nor the file.
     """
-    looks = _table_guess.look(table.names, table.rows)
+    looks = _table_guess.look(table.names, table.rows, table.path.name.split(".")[0])
     rate = options.rate_hz
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise UsageError(f"--rate {rate}: expected a positive number of Hz")

@@ -84,8 +84,11 @@ class Look:
     blank: bool
 
 
-def look(names: Sequence[str], rows: Rows) -> list[Look]:
-    """Look at the names and first values of all columns."""
+def look(names: Sequence[str], rows: Rows, stem: str = "") -> list[Look]:
+    """Look at the names and first values of all columns.
+
+    What a column called by its axis alone holds may be in the name of the file, `stem`.
+    """
     found = []
     for column, header in enumerate(names):
         kind = kind_of([row[column] for row in rows])
@@ -98,7 +101,8 @@ def look(names: Sequence[str], rows: Rows) -> list[Look]:
             time, time_unit = True, "iso" if kind == "iso" else _TIME_UNITS.get(unit, "")
             time_unit = time_unit or _TIME_UNITS.get(re.split(r"[ _]", name)[-1].lower(), "")
         numeric = kind == "number" and not time
-        quantity = next((key for key, form in _QUANTITIES.items() if re.fullmatch(form, name, re.I)), "")
+        whole = f"{stem}_{name}" if re.fullmatch("[xyz]", name, re.I) else name
+        quantity = _quantity(whole) or _quantity(name)
         found.append(
             Look(
                 name=re.sub(r"[\s,=]+", "_", name) or f"c{column + 1}",
@@ -110,6 +114,10 @@ def look(names: Sequence[str], rows: Rows) -> list[Look]:
             )
         )
     return found
+
+
+def _quantity(name: str) -> str:
+    return next((key for key, form in _QUANTITIES.items() if re.fullmatch(form, name, re.I)), "")
 
 
 def unit(looks: Sequence[Look], rows: Rows, column: int) -> str:
