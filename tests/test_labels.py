@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_recordings import import_into
 
 from topokd_edge.data.label_file import read_label_file
 from topokd_edge.data.labels import TimedLabel, to_samples
@@ -219,3 +220,15 @@ def test_many_labels_and_gaps_take_no_time() -> None:
         (100 * i, 100 * i + 100) for i in range(n)
     ]
     assert placed.notes == ()
+
+
+def test_labels_follow_the_time_stamps_not_the_nominal_rate(tmp_path: Path) -> None:
+    """The sensor says 100 Hz and takes 100.3 samples in a second: after an hour, 11 s apart."""
+    time = np.round(np.arange(6000) / 100.3, 4)
+    rows = [f"{t:.4f},{k % 7 / 100},{k % 5 / 100},{1 + k % 3 / 100}" for k, t in enumerate(time.tolist())]
+    (tmp_path / "a.csv").write_text("\n".join(["t [s],acc_x [g],acc_y [g],acc_z [g]", *rows, ""]))
+    file = label_file(tmp_path, "start,end,label\n0,20,sit\n50.001,55.001,walk\n")
+    windows = import_into(tmp_path / "w", "csv", tmp_path / "a.csv", rate_hz=100.0, labels=str(file))
+    assert windows.rate_hz == 100.0
+    for item, (start, end) in zip(windows.recordings[0].labels, ((0, 20), (50.001, 55.001)), strict=True):
+        assert item.start == np.searchsorted(time, start) and item.stop == np.searchsorted(time, end)

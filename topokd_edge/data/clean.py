@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from topokd_edge.arrays import appended_npy, map_npy
 from topokd_edge.data.align import Sensor, align, described
-from topokd_edge.data.clock import ClockReading, read_clock
+from topokd_edge.data.clock import STATED_TOLERANCE, ClockReading, read_clock
 from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan, without_lost
 from topokd_edge.data.interleaved import Columns, rows_of_each, sensor_columns
 from topokd_edge.data.labels import LabelFile, to_samples
@@ -95,7 +95,7 @@ def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Cleaned:
         return _on_one_clock(stream, spooled, sensors, cleaning, scratch)
     reading = _clock(stream, spooled, cleaning)
     recording = _described(stream, tuple(channels), spooled, reading)
-    labelled = _labelled(recording, cleaning.labels, stream)
+    labelled = _labelled(recording, cleaning.labels, stream, _rate_of_stamps(recording))
     regular = _regular(labelled.recording, reading, spooled, stream, cleaning, scratch)
     return replace(labelled, recording=regular)
 
@@ -156,7 +156,7 @@ def _on_one_clock(
     clocks = [f"{described(item.recording)}, {len(item.recording.gaps)} gaps" for item in known]
     one_clock = f"brought to one clock of {cleaning.resample_hz:.6g} Hz: {'; '.join(clocks)}"
     recording = replace(recording, notes=(*spooled.notes, *own, one_clock, *recording.notes))
-    labelled = _labelled(recording, cleaning.labels, stream, begin)
+    labelled = _labelled(recording, cleaning.labels, stream, recording.rate_hz, begin)
     return replace(labelled, recording=_filled(labelled.recording, cleaning, scratch))
 
 
@@ -184,7 +184,20 @@ def _need_common_rate(stream: Stream, sensors: list[Sensor], cleaning: Cleaning)
         )
 
 
-def _labelled(recording: Recording, file: LabelFile | None, stream: Stream, begin: float = 0.0) -> Cleaned:
+def _rate_of_stamps(recording: Recording) -> float:
+    """Return the rate that leads from a sample to its time.
+
+    A rate that the file or the user states may be 0.5 % off the time stamps; over a day that is minutes.
+    """
+    clock = recording.clock
+    if clock is None or abs(recording.rate_hz / clock.estimated_hz - 1) > STATED_TOLERANCE:
+        return recording.rate_hz
+    return clock.estimated_hz
+
+
+def _labelled(
+    recording: Recording, file: LabelFile | None, stream: Stream, rate_hz: float, begin: float = 0.0
+) -> Cleaned:
     """Return a recording that begins `begin` seconds after the stream, with its labels of a label file."""
     if file is None:
         return Cleaned(recording)
@@ -197,9 +210,7 @@ def _labelled(recording: Recording, file: LabelFile | None, stream: Stream, begi
             f"{recording.source}: has labels of its own, and {file.path} gives it others",
             hint="leave out --labels, or its rows for this recording",
         )
-    placed = to_samples(
-        timed, rate_hz=recording.rate_hz, samples=recording.samples.shape[1], gaps=recording.gaps
-    )
+    placed = to_samples(timed, rate_hz=rate_hz, samples=recording.samples.shape[1], gaps=recording.gaps)
     return Cleaned(
         replace(
             recording,

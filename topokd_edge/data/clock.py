@@ -12,7 +12,7 @@ from topokd_edge.data.recording import Clock, Gap
 from topokd_edge.data.ticks import COARSE_SHARE, Scale, Steps, Thinned, scale_of, steps_between
 from topokd_edge.errors import BadInputError
 
-_STATED_TOLERANCE = 0.005
+STATED_TOLERANCE = 0.005
 """A file's own rate is believed within this: crystals err by less than 0.1 % and cheap sensors by a few
 tenths, while another setting of the sensor (80 or 83 Hz, 25 or 26 Hz) differs by more."""
 _SHOWN = 10
@@ -152,13 +152,13 @@ def _survey(times: Times, borders: npt.NDArray[np.int64], where: str) -> _Survey
         raise BadInputError(
             f"{where}: {bad} time stamp(s) that no clock gives (samples are counted from 0)",
             problems=[*problems, *more],
-            hint="sort or correct the rows named, or read without stamps: --time none --rate HZ",
+            hint="sort or correct the rows named; csv and parquet without stamps: --time none --rate HZ",
         )
     values = kept.values()
     if not len(values):
         raise BadInputError(
             f"{where}: {samples} sample(s) whose time stamps never move, so they say nothing about the rate",
-            hint="name the right column with --time, or read without stamps: --time none --rate HZ",
+            hint="csv, parquet: name the right column with --time, or without stamps: --time none --rate HZ",
         )
     noise = max(1e-6, 4 * float(np.spacing(largest)))
     return _Survey(samples, samples - distinct - 1, values, head, noise, borders)
@@ -169,7 +169,7 @@ def _choose(estimate: float, stated: float | None, by_user: bool) -> tuple[float
     if stated is None:
         return estimate, []
     off = stated / estimate - 1
-    if abs(off) <= _STATED_TOLERANCE:
+    if abs(off) <= STATED_TOLERANCE:
         return stated, []
     who, used = ("the user", stated) if by_user else ("the file", estimate)
     return used, [
