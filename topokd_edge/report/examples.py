@@ -14,6 +14,7 @@ from topokd_edge.run import DISTILLED_STUDENT, FoldRun
 MOST_CLASSES = 4
 MOST_CHANNELS = 6
 _BLOCK = 512
+_LOOKED_AT = 4096
 
 
 def examples(windows: WindowSet, fold_run: FoldRun) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def examples(windows: WindowSet, fold_run: FoldRun) -> list[dict[str, Any]]:
     from topokd_edge.topology.params import ImageParams
 
     held_out = fold_run.predictions(DISTILLED_STUDENT).window
-    chosen = _typical(windows, held_out)
+    chosen = typical(windows, held_out, most=MOST_CLASSES)
     params = ImageParams.from_dict(fold_run.preprocessing()["topology"])
     raw = np.ascontiguousarray(windows.x[chosen], dtype=np.float32)
     images, _ = persistence_images(raw, params, threads=1)
@@ -62,12 +63,21 @@ def examples(windows: WindowSet, fold_run: FoldRun) -> list[dict[str, Any]]:
     return rows
 
 
-def _typical(windows: WindowSet, held_out: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return one window of each of the first classes: the one whose energy is the median of its class."""
-    labels = np.asarray(windows.y)[held_out]
+def typical(windows: WindowSet, among: npt.NDArray[np.int64], *, most: int) -> npt.NDArray[np.int64]:
+    """Return one window of each of the first classes: the one whose energy is the median of its class.
+
+    Parameters
+    ----------
+    among
+        Indices of windows, ascending; of a class with more than 4,096 about so many are looked at.
+    most
+        Number of classes.
+    """
+    labels = np.asarray(windows.y)[among]
     chosen = []
-    for label in np.unique(labels)[:MOST_CLASSES]:
-        members = held_out[labels == label]
+    for label in np.unique(labels)[:most]:
+        members = among[labels == label]
+        members = members[:: -(-len(members) // _LOOKED_AT)]
         blocks = np.array_split(members, -(-len(members) // _BLOCK))
         energy = np.concatenate([_energy(windows.x[block]) for block in blocks])
         chosen.append(int(members[np.argsort(energy, kind="stable")[len(members) // 2]]))

@@ -59,6 +59,16 @@ def duration_ms(milliseconds: float | None) -> str:
     return _scaled(milliseconds * 1000.0, 1000.0, ("µs", "ms", "s"))
 
 
+def span(seconds: float) -> str:
+    """Return a length of time as a person says it: 0.52 s, 4 min 10 s, 3 h 12 min, 6 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds < 59.5 else "1 min"
+    for large, small, step, units in ((60, 1, 3600, "min s"), (3600, 60, 86_400, "h min")):
+        if round(seconds / small) * small < step:
+            return _two(seconds, large, small, units)
+    return _two(seconds, 86_400, 3600, "d h")
+
+
 def energy_uj(low: float | None, high: float | None) -> str:
     """Return a range of energies in µJ or mJ."""
     if low is None or high is None:
@@ -78,6 +88,12 @@ def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
     whole = units[index] in ("B", "") or value == 0
     digits = 0 if whole else max(0, 2 - math.floor(math.log10(abs(value))))
     return _minus(f"{value:.{min(digits, 3)}f} {units[index]}".rstrip())
+
+
+def _two(seconds: float, large: int, small: int, units: str) -> str:
+    whole, rest = divmod(round(seconds / small), large // small)
+    first, second = units.split()
+    return f"{whole} {first} {rest} {second}" if rest else f"{whole} {first}"
 
 
 def _minus(text: str) -> str:

@@ -84,12 +84,13 @@ def short(text: str, longest: int = 18) -> str:
 
 
 def _own_ids(text: str, name: str) -> str:
-    """Give ids a prefix of their own, drop matplotlib's style for every element, size by CSS."""
+    """Give ids a prefix of their own, drop matplotlib's style and needless digits, size by CSS."""
     prefix = "f" + hashlib.sha256(name.encode()).hexdigest()[:8]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
+    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)
     width = float(re.findall(r'\bwidth="([\d.]+)pt"', text)[0])
     text = re.sub(r'\b(?:width|height)="[\d.]+pt"', "", text)
     rems = width * 96 / 72 / 16
