@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_recordings import recording, shared_data
 
+from topokd_edge.data import frozen
 from topokd_edge.data.frozen import frozen_stretches
 from topokd_edge.data.inspection import Inspected, chosen_recordings, facts_json, look
 from topokd_edge.data.recording import UNKNOWN_SUBJECT, Clock, Gap, LabelInterval, Recording
@@ -149,6 +150,16 @@ class TestFrozen:
         signal[2] = 1
         assert frozen_stretches(replace(item, samples=signal)) == ((0, MINUTE),)
         assert frozen_stretches(replace(item, samples=signal, units=("bpm", "degC", "lux"))) == ()
+
+    @given(st.integers(0, 60), st.integers(1, 60), st.sampled_from([1, 7, 50]), st.integers(0, 118))
+    def test_the_block_does_not_matter(self, first: int, size: int, block: int, border: int) -> None:
+        signal = np.random.default_rng(0).normal(size=(3, 120)).astype(np.float32)
+        signal[:, first : first + size] = 1
+        item = replace(worn(1), samples=signal, gaps=(Gap(border, 0.0),))
+        parts = [(first, min(first + size, border + 1)), (max(first, border + 1), first + size)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(frozen, "_BLOCK", block)
+            assert list(frozen_stretches(item)) == [part for part in parts if part[1] - part[0] >= 12]
 
     def test_a_border_parts_them(self) -> None:
         item = replace(worn(1), samples=np.zeros((3, 60), np.float32), gaps=(Gap(29, 0.0),))

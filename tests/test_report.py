@@ -377,14 +377,14 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path):
 def test_the_typical_window_does_not_depend_on_how_much_is_read_at_once(run, monkeypatch):
     windows = run.windows()
     every = np.arange(len(windows))
-    chosen = examples._typical(windows, every)
+    chosen = examples.typical(windows, every, most=examples.MOST_CLASSES)
     assert len(chosen) > 1
     for label, window in zip(np.unique(windows.y), chosen, strict=False):
         members = np.flatnonzero(windows.y == label)
         energy = np.asarray(windows.x)[members].astype(np.float64).std(axis=2).sum(axis=1)
         assert energy[members == window] == np.sort(energy)[len(members) // 2]
     monkeypatch.setattr(examples, "_BLOCK", 7)
-    np.testing.assert_array_equal(examples._typical(windows, every), chosen)
+    np.testing.assert_array_equal(examples.typical(windows, every, most=examples.MOST_CLASSES), chosen)
 
 
 def test_an_existing_page_is_refused(run, tmp_path):

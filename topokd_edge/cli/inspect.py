@@ -48,6 +48,10 @@ def inspect_data(
     subject_from: Annotated[
         str | None, typer.Option(help="With --format: folder, name:REGEX or literal:ID.")
     ] = None,
+    join: Annotated[
+        bool | None,
+        typer.Option("--join", help="With --format: files of one folder and subject belong together."),
+    ] = None,
     time: Annotated[str | None, typer.Option(help="With --format: time column and unit, as t:ms.")] = None,
     columns: Annotated[str | None, typer.Option(help="With --format: channel=column,...")] = None,
     units: Annotated[str | None, typer.Option(help="With --format: unit, or channel=unit,...")] = None,
@@ -78,6 +82,7 @@ def inspect_data(
         "lost": lost,
         "labels": None if labels is None else str(labels),
         "subject_from": subject_from,
+        "join": join,
         "time": time,
         "columns": columns,
         "units": units,

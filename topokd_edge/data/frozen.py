@@ -25,10 +25,17 @@ def frozen_stretches(recording: Recording) -> tuple[tuple[int, int], ...]:
     samples = recording.samples.shape[1]
     if not rows or samples < 2:
         return ()
-    same = np.empty(samples - 1, dtype=np.bool_)
+    borders = np.array([gap.after_sample for gap in recording.gaps], dtype=np.int64)
+    fewest = max(_FEWEST, round(FROZEN_SECONDS * recording.rate_hz))
+    found: list[tuple[int, int]] = []
     for start in range(0, samples - 1, _BLOCK):
         block = recording.samples[rows, start : start + _BLOCK + 1]
-        same[start : start + block.shape[1] - 1] = (block[:, 1:] == block[:, :-1]).all(axis=0)
-    same[[gap.after_sample for gap in recording.gaps if gap.after_sample < samples - 1]] = False
-    fewest = max(_FEWEST, round(FROZEN_SECONDS * recording.rate_hz))
-    return tuple((first, last + 1) for first, last in runs(same) if last + 1 - first >= fewest)
+        same = (block[:, 1:] == block[:, :-1]).all(axis=0)
+        here = borders[slice(*np.searchsorted(borders, (start, start + len(same))))]
+        same[here - start] = False
+        for first, last in runs(same):
+            if found and found[-1][1] == start + first + 1 and first == 0:
+                found[-1] = (found[-1][0], start + last + 1)
+            elif last - first >= fewest - 1 or first == 0 or last == len(same):
+                found.append((start + first, start + last + 1))
+    return tuple((first, stop) for first, stop in found if stop - first >= fewest)
