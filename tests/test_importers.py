@@ -136,6 +136,15 @@ def test_npz_without_pickle(tmp_path: Path) -> None:
         read_path("npz", path)
 
 
+@pytest.mark.parametrize("code", [0x110000, 0xD800], ids=["beyond Unicode", "half a letter"])
+def test_npz_text_that_is_no_text(tmp_path: Path, code: int) -> None:
+    names = np.array(["a", "b"])
+    names.view(np.uint32)[1] = code
+    path = write_npz(tmp_path / "bad.npz", class_names=names)
+    with pytest.raises(BadInputError, match=r"class_names\.npy: damaged(.|\n)*letters"):
+        read_path("npz", path)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 1), flip=st.integers(0, 10**9), value=st.integers(1, 255), truncate=st.booleans())
 def test_damaged_npz_is_refused_or_read_never_a_traceback(
@@ -236,3 +245,11 @@ def test_the_account_of_recordings_is_plain_json(tmp_path: Path) -> None:
     first = json.loads(text)["recordings"][0]
     assert first["median_norm_g"] == pytest.approx(1.0, abs=0.06)
     assert first["units"] == ["g", "g", "g"]
+
+
+def test_recordings_can_be_left_out_by_name(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz")
+    windows = import_into(tmp_path / "w", "npz", path, seconds=2, leave_out="*#1,set.npz#[67]")
+    assert [item.source for item in windows.recordings] == [f"set.npz#{number}" for number in (0, 2, 3, 4, 5)]
+    with pytest.raises(UsageError, match=r"--leave-out night\*: no recording is called so; .*set.npz#0"):
+        import_into(tmp_path / "v", "npz", path, seconds=2, leave_out="night*")

@@ -46,7 +46,7 @@ def load_npz(path: Path, *, hint: str = "copy or download the file again") -> di
             if not isinstance(data, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive")
             with data:
-                return {key: data[key] for key in data.files}
+                return {key: _legible(data[key]) for key in data.files}
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file", hint=hint) from None
     except _UNREADABLE as error:
@@ -62,11 +62,20 @@ def map_npy(path: Path, *, hint: str) -> npt.NDArray[Any]:
         When the file is missing or damaged.
     """
     try:
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return _legible(np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False)))
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file", hint=hint) from None
     except _UNREADABLE as error:
         raise _damaged(path, error, hint) from None
+
+
+def _legible(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array; ValueError when it is text with codes of no letter."""
+    if array.dtype.kind == "U":
+        codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))):
+            raise ValueError("text that holds something else than letters")
+    return array
 
 
 def write_npy(
