@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -71,8 +70,8 @@ class Format:
     """How the files of a format are made.
 
     `make` takes a folder and a size, 1 for a small file; `small_block` sets what is read at a time to a small
-    part of that: module, constant, value; None where a file is small by its format. `grows` is empty when memory must not grow with the file, or says
-    why it may.
+    part of that: module, constant, value; None where a file is small by its format. `grows` is empty when
+    memory must not grow with the file, or says why it may.
     """
 
     make: Callable[[Path, int], Made]
@@ -153,8 +152,9 @@ def of_geneactiv_csv(folder: Path, size: int) -> Made:
     time = with_gap(np.round(k / RATE_HZ, 3), lost)
     values = np.column_stack([motion(n) / 256, k % 50, k % 2, 20.5 + k % 10]).round(4)
     lines = [
-        f"{gene.stamp(gene.START + timedelta(seconds=at))},{x:.4f},{y:.4f},{z:.4f},{light:.0f},{button:.0f},{t:.1f}"
-        for at, (x, y, z, light, button, t) in zip(time.tolist(), values.tolist(), strict=True)
+        f"{gene.stamp(gene.START + timedelta(seconds=at))},"
+        "{:.4f},{:.4f},{:.4f},{:.0f},{:.0f},{:.1f}".format(*row)
+        for at, row in zip(time.tolist(), values.tolist(), strict=True)
     ]
     path = folder / "made.csv"
     head = gene.csv_text(0, Measurement_Frequency="85.7 Hz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -9,24 +10,23 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from made_files import FORMATS, Made, label_file, names_of
-from made_recordings import shared_data
+from made_files import FORMATS, RATE_HZ, Made, label_file, names_of
 
 from topokd_edge.data.archive import unpack
 from topokd_edge.data.check import acceleration_norms_g
 from topokd_edge.data.importers import IMPORTERS, shoulder_watch
 from topokd_edge.data.label_file import read_label_file
+from topokd_edge.data.labels import to_samples
 from topokd_edge.data.options import ImportOptions, import_options
 from topokd_edge.data.prepare import import_windows
-from topokd_edge.data.recording import UNITS
+from topokd_edge.data.recording import UNITS, Gap
 from topokd_edge.data.stream import Opened, Stream
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, TopokdError, UsageError
@@ -39,6 +39,8 @@ pytest.importorskip("wfdb")
 NAMES = list(FORMATS)
 ALONE = ("npz", "shoulder-watch")
 """Formats of one file, which take no folder."""
+SLOW_START = ("axivity", "actigraph")
+"""Formats whose every reading starts a process."""
 every_format = pytest.mark.parametrize("name", NAMES)
 
 
@@ -164,11 +166,11 @@ def test_the_rate_is_the_one_stated_and_not_rounded(name: str, tmp_path: Path) -
 @every_format
 def test_time_ascends_and_a_gap_stays_a_gap(name: str, tmp_path: Path) -> None:
     made = make(name, tmp_path)
-    time = Whole(first_stream(name, made, tmp_path / "x")).time
-    assert (time is None) == (made.time is None)
-    if time is not None and made.time is not None:
-        np.testing.assert_allclose(time, made.time, atol=2e-4)
-        assert np.all(np.diff(time) > 0)
+    found = Whole(first_stream(name, made, tmp_path / "x")).time
+    assert (found is None) == (made.time is None)
+    if found is not None and made.time is not None:
+        np.testing.assert_allclose(found, made.time, atol=2e-4)
+        assert np.all(np.diff(found) > 0)
     recording = imported(name, made.path, made, tmp_path / "w").recordings[0]
     assert recording.samples.shape[1] == len(made.samples) and recording.filled == ()
     assert [gap.after_sample for gap in recording.gaps] == [after for after, _ in made.gaps]
@@ -213,8 +215,6 @@ for name, stream in pickle.load(sys.stdin.buffer):
 
 
 def test_another_process_reads_the_same_and_so_does_a_second_reading(tmp_path: Path) -> None:
-    import hashlib
-
     streams, mine = [], []
     for name in NAMES:
         if name == "shoulder-watch" and not shoulder_installed():
@@ -343,10 +343,162 @@ def test_nothing_that_can_be_read(name: str, tmp_path: Path) -> None:
                 file.mkdir()
             else:
                 file.symlink_to(file)
-            if name == "dsads" or (file.suffix == ".atr" and kind == "empty"):
-                pass
+            if name == "dsads":  # its other files can be read
+                windows = imported(name, made.path, made, tmp_path / f"{kind}-{file.stem}")
+                assert [item["file"] for item in windows.made["refused"]] == [str(file)] * (kind == "empty")
             else:
                 error = refusal(name, made.path, made, tmp_path / "out")
                 assert isinstance(error, BadInputError) and file.stem in str(error), error
-            file.rmdir() if kind == "a folder" else file.unlink()
+            if kind == "a folder":
+                file.rmdir()
+            else:
+                file.unlink()
             file.write_bytes(content)
+
+
+@every_format
+def test_a_file_that_may_not_be_read(name: str, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    made = make(name, tmp_path / "made")
+    for file in made.files:
+        file.chmod(0)
+        if name == "dsads":
+            windows = imported(name, made.path, made, tmp_path / file.stem)
+            assert [item["file"] for item in windows.made["refused"]] == [str(file)]
+        else:
+            error = refusal(name, made.path, made, tmp_path / "out")
+            assert isinstance(error, BadInputError) and file.stem in str(error), error
+        file.chmod(0o644)
+
+
+BESIDE = {
+    "pamap2": "subject102.dat",
+    "pamap2-published": "subject102.dat",
+    "dsads": "../../a06/p3/s01.txt",
+    "usc-had": "a6t3.mat",
+    "wfdb": "other.hea",
+}
+"""Where a second file may lie; else it is called `other`."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ALONE])
+def test_a_bad_file_in_a_folder_does_not_stop_the_good_one(name: str, tmp_path: Path) -> None:
+    made = make(name, tmp_path / "made")
+    good = made.path if name == "wfdb" else made.files[0]
+    bad = good.parent / BESIDE.get(name, f"other{good.suffix}")
+    bad.parent.mkdir(parents=True, exist_ok=True)
+    bad.write_bytes(b"\0\1nothing\n" * 300)
+    windows = imported(name, tmp_path / "made", made, tmp_path / "w")
+    assert windows.recordings[0].samples.shape[1] == len(made.samples)
+    (refused,) = windows.made["refused"]
+    assert bad.name in refused["file"] and bad.name in refused["reason"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".csv") == ["made", "w"]
+
+
+def mutants(content: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """Copies with bytes changed, cut off, with a block doubled, two blocks swapped, or one zeroed."""
+    generator = np.random.default_rng(seed)
+    n = len(content)
+    for number in range(count):
+        changed = bytearray(content)
+        a, b = sorted(generator.integers(0, n, 2).tolist())
+        size = int(generator.integers(1, max(2, min(n // 4, 1 << int(generator.integers(1, 13))))))
+        if number % 5 == 0:
+            for at in generator.integers(0, n, int(generator.integers(1, 9))):
+                changed[at] ^= 1 << int(generator.integers(8))
+        elif number % 5 == 1:
+            del changed[b:]
+        elif number % 5 == 2:
+            changed[a:a] = content[b : b + size]
+        elif number % 5 == 3:
+            changed[a : a + size], changed[b : b + size] = content[b : b + size], content[a : a + size]
+        else:
+            changed[a : a + size] = bytes(len(changed[a : a + size]))
+        yield bytes(changed)
+
+
+def survive(name: str, path: Path, made: Made, scratch: Path) -> bool:
+    """Read what may be damaged; a refusal names it, and what is read is as it has to be."""
+    before = time.monotonic()
+    try:
+        found = opened(name, path, made, scratch)
+        for item in found.refused:
+            assert made.path.stem in item.reason or made.files[0].stem in item.reason
+        for stream in found.streams:
+            whole = Whole(stream)
+            assert whole.time is None or np.isfinite(whole.time).all()
+    except TopokdError as error:
+        assert made.path.stem in str(error) or made.files[0].stem in str(error), error
+        return False
+    finally:
+        assert time.monotonic() - before < 20
+    return bool(found.streams) and not found.refused
+
+
+def fuzz(name: str, folder: Path, count: int) -> tuple[int, int]:
+    """Return how many damaged files were read and how many refused."""
+    made = make(name, folder)
+    files, path = made.files[:4], made.path
+    if name == "npz":  # its checksums hide what is behind them, so the unpacked arrays are damaged as well
+        path = unpack(made.path, folder / "x" / made.path.name)
+        files = tuple(sorted(path.glob("*.npy")))
+    done = 0
+    for index, file in enumerate(files):
+        content = file.read_bytes()
+        for number, changed in enumerate(mutants(content, count // len(files) + 1, index)):
+            file.write_bytes(changed)
+            done += survive(name, path, made, folder / f"scratch-{index}-{number}")
+        file.write_bytes(content)
+    if name == "npz":
+        content = made.path.read_bytes()
+        for number, changed in enumerate(mutants(content, count // 4, 99)):
+            made.path.write_bytes(changed)
+            survive(name, made.path, made, folder / f"scratch-{number}")
+    return done, count - done
+
+
+@every_format
+def test_damaged_files(name: str, tmp_path: Path) -> None:
+    fuzz(name, tmp_path, 4 if name in SLOW_START else 30)
+
+
+@pytest.mark.slow
+@every_format
+def test_many_damaged_files(name: str, tmp_path: Path) -> None:
+    done, refused = fuzz(name, tmp_path, 2000)
+    print(name, "read", done, "refused", refused)  # noqa: T201
+    assert refused > 100 and (done > 0 or name in ("shoulder-watch", "parquet", "usc-had"))
+
+
+def fuzz_labels(path: Path, count: int) -> tuple[int, int]:
+    rows = [f"{5 * i}.5,{5 * i + 4},walk {i % 3},S{i % 2},made.bin" for i in range(40)]
+    dates = [f"2024-05-01T12:{i:02}:00+02:00,2024-05-01T12:{i:02}:30+02:00,sit" for i in range(40)]
+    texts = ("start,end,label,subject,file\n" + "\n".join(rows), "start,end,label\n" + "\n".join(dates))
+    done = 0
+    for seed, text in enumerate(texts):
+        for changed in mutants(text.encode(), count // 2, seed):
+            path.write_bytes(changed)
+            try:
+                file = read_label_file(path)
+                for start in (None, "2024-05-01T12:00:00+02:00"):
+                    timed = file.intervals_for("S1", Path("made.bin"), start)
+                    placed = to_samples(timed, rate_hz=RATE_HZ, samples=20_000, gaps=[Gap(999, 3.0)])
+                    edges = [0, *(edge for i in placed.intervals for edge in (i.start, i.stop)), 20_000]
+                    assert edges == sorted(edges)
+                done += 1
+            except BadInputError as error:
+                assert str(path) in str(error)
+    return done, count - done
+
+
+def test_damaged_label_files(tmp_path: Path) -> None:
+    done, refused = fuzz_labels(tmp_path / "labels.csv", 100)
+    assert done > 5 and refused > 20
+
+
+@pytest.mark.slow
+def test_many_damaged_label_files(tmp_path: Path) -> None:
+    done, refused = fuzz_labels(tmp_path / "labels.csv", 10_000)
+    print("labels read", done, "refused", refused)  # noqa: T201
+    assert done > 500 and refused > 2000
