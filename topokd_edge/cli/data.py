@@ -86,6 +86,10 @@ def import_data(
     labels: Annotated[
         Path | None, typer.Option(help="Label intervals: a CSV with start,end,label and subject or file.")
     ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(help="Recordings not to read, by the names shown; * and ? as in a shell."),
+    ] = None,
     subject_from: Annotated[
         str | None, typer.Option(help="Who: folder, name:REGEX on the file name, or literal:ID.")
     ] = None,
@@ -141,6 +145,7 @@ def import_data(
         "lost": lost,
         "fill_seconds": fill_seconds,
         "labels": None if labels is None else str(labels),
+        "leave_out": leave_out,
         "subject_from": subject_from,
         "join": join,
         "time": time,

@@ -34,6 +34,8 @@ class ImportOptions:
     join
         Files of the same folder, subject and session are the sensors of one recording; see
         `topokd_edge.data.join.join_streams`.
+    leave_out
+        Recordings not to read, by their source: names with `*` and `?` as in a shell.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -41,9 +43,10 @@ class ImportOptions:
     cut: Cut = field(default_factory=Cut)
     subject_from: str | None = None
     join: bool = False
+    leave_out: tuple[str, ...] = ()
 
 
-_TEXTS = ("channels", "drop_labels")
+_TEXTS = ("channels", "drop_labels", "leave_out")
 _KINDS: dict[str, type] = {
     "seconds": float,
     "overlap": float,
@@ -51,6 +54,7 @@ _KINDS: dict[str, type] = {
     "majority": float,
     "transitions": bool,
     "drop_labels": tuple,
+    "leave_out": tuple,
     "min_subjects_per_class": int,
     "channels": tuple,
     "lost": str,
@@ -101,6 +105,7 @@ def import_options(preset: str | None, flags: Mapping[str, Any]) -> ImportOption
         cut=Cut(**_of(Cut, values)),
         subject_from=values.get("subject_from"),
         join=values.get("join", False),
+        leave_out=values.get("leave_out", ()),
     )
 
 
