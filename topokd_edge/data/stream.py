@@ -168,4 +168,6 @@ def open_each(files: Iterable[Path], open_one: Callable[[Path], Iterable[Stream]
             streams += open_one(file)
         except BadInputError as error:
             refused.append(Refused(str(file), str(error)))
+        except OSError as error:
+            refused.append(Refused(str(file), f"{file}: cannot be read ({error.strerror or error})"))
     return Opened(tuple(streams), tuple(refused))
