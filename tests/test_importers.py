@@ -18,7 +18,7 @@ from made_recordings import import_into, npz_arrays, read_path, recording, share
 from topokd_edge.data.account import account
 from topokd_edge.data.check import acceleration_norms_g, check_recordings
 from topokd_edge.data.importers import IMPORTERS, importer, shoulder_watch
-from topokd_edge.data.stream import ReadOptions
+from topokd_edge.data.stream import ReadOptions, Refused, Stream, open_each
 from topokd_edge.errors import BadInputError, MissingError, UsageError
 
 
@@ -253,3 +253,13 @@ def test_recordings_can_be_left_out_by_name(tmp_path: Path) -> None:
     assert [item.source for item in windows.recordings] == [f"set.npz#{number}" for number in (0, 2, 3, 4, 5)]
     with pytest.raises(UsageError, match=r"--leave-out night\*: no recording is called so; .*set.npz#0"):
         import_into(tmp_path / "v", "npz", path, seconds=2, leave_out="night*")
+
+
+def test_a_file_that_cannot_be_opened_does_not_stop_the_others(tmp_path: Path) -> None:
+    def open_one(file: Path) -> list[Stream]:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    opened = open_each([tmp_path / "a.cwa"], open_one)
+    assert opened.refused == (
+        Refused(f"{tmp_path}/a.cwa", f"{tmp_path}/a.cwa: cannot be read (Permission denied)"),
+    )

@@ -196,6 +196,15 @@ def test_a_line_that_the_file_ends_in_is_left_out_and_told(tmp_path: Path) -> No
     ]
 
 
+def test_a_last_line_without_end_is_read_and_told(tmp_path: Path) -> None:
+    (stream,) = streams(write(tmp_path, "t,x\n0,1\n1,2"), time="1:s", columns="x=2", units="g")
+    (chunk,) = stream.chunks()
+    assert chunk.samples.tolist() == [[1], [2]]
+    assert chunk.notes == (
+        "line 3, the last one, has no line end; if the file was cut off, its last cell is not whole",
+    )
+
+
 def test_an_endless_line_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, b"t,x\n0,1\n" + b"1" * (3 << 20))
     (stream,) = streams(path, time="1:s", columns="x=2", units="g") or (None,)

@@ -83,9 +83,10 @@ class CsvTable:
         lines = data.split(b"\n")
         kept = [number for number, line in enumerate(lines) if line.strip()]
         notes: tuple[str, ...] = ()
-        if kept and not data.endswith(b"\n") and self._is_cut(lines[-1]):
-            kept.pop()
-            notes = (f"line {place[1] + len(lines) - 1}: the file ends inside this line; it was left out",)
+        if lines[-1].strip():
+            cut = self._is_cut(lines[-1])
+            kept = kept[:-1] if cut else kept
+            notes = (_note_of_end(place[1] + len(lines) - 1, cut=cut),)
         text = b"\n".join([lines[number] for number in kept])
         rows = [place[1] + number for number in kept]
         if not kept:
@@ -210,3 +211,9 @@ def _open(path: Path) -> BinaryIO:
         return cast(BinaryIO, gzip.open(path, "rb") if packed else path.open("rb"))
     except OSError as error:
         raise damaged(path, error) from None
+
+
+def _note_of_end(line: int, *, cut: bool) -> str:
+    if cut:
+        return f"line {line}: the file ends inside this line; it was left out"
+    return f"line {line}, the last one, has no line end; if the file was cut off, its last cell is not whole"
