@@ -498,6 +498,9 @@ class TestFiles:
             stream_of("gyr", gyr, GYR, 3, "2024-05-01T10:00:00+00:00", None),
         ]
         (joined,) = join_streams(Opened(tuple(whole))).streams
+        spooled = np.concatenate([chunk.labels for chunk in joined.chunks() if chunk.labels is not None])
+        # Not one interval for each row.
+        assert np.count_nonzero(spooled[1:] != spooled[:-1]) == 1
         item = clean(joined, Cleaning(resample_hz=TO_HZ), tmp_path).recording
         (_, stop, first), (start, _, second) = changes(item)
         assert (first, second) == ("walk", "sit")
