@@ -19,11 +19,13 @@ from topokd_edge.data.options import import_options
 from topokd_edge.data.prepare import import_windows
 from topokd_edge.data.recording import Clock, Gap
 from topokd_edge.data.recordingset import RecordingSet
+from topokd_edge.data.timeline import envelope, zoom
 from topokd_edge.data.windows import Cut, make_windows
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.report.findings import findings
 from topokd_edge.report.inspect_figures import class_colours
 from topokd_edge.report.inspect_page import write_page
+from topokd_edge.report.signals import Panel, closer, overview
 
 HOSTILE = '<b>sitting</b> & "$x_1$"'
 ALL_SECTIONS = ["findings", "signals", "clocks", "units", "classes", "wear", "dropped", "made", "examples"]
@@ -147,6 +149,17 @@ class TestPage:
         assert "<pattern" in pictures[0]
         assert "08:0" in pictures[0]
         assert "time since the start" in "".join(pictures[2:4])
+
+    def test_no_label_is_drawn_over_a_gap(self) -> None:
+        item = recording(samples=200, gaps=((99, 2.0),))
+        panels = [Panel("g", (0, 1, 2))]
+        seen = envelope(item, [0, 1, 2], 50)
+        near = zoom(item, seen, 8.0)
+        for picture in (
+            closer("x", item, panels, {"a": "#123456"}, near),
+            overview("x", item, panels, seen, {"a": "#123456"}, near),
+        ):
+            assert picture.count("fill: #123456") == 2
 
     def test_before_windows_are_cut(self, tmp_path: Path) -> None:
         whole = hostile_set()

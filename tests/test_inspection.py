@@ -327,11 +327,12 @@ class TestTables:
         assert clocks_table(inspected(recording())) is None
 
     def test_norms_are_taken_at_rest_where_there_is_rest(self) -> None:
-        still = worn(2, still=(0, 1), subject="1")
+        still = worn(10, still=(0, 1), subject="1")
         moving = replace(worn(2, subject="2"), samples=worn(2).samples * 3)
         rows = norm_rows(inspected(still, moving), look(inspected(still, moving)))
         assert [(row.subject, row.rest) for row in rows] == [("1", True), ("2", False)]
         assert rows[0].median == pytest.approx(1.0, abs=0.002)
+        assert np.median(np.linalg.norm(still.samples, axis=0)) > 1.01
         assert rows[1].median == pytest.approx(np.median(np.linalg.norm(moving.samples, axis=0)), rel=1e-6)
 
     def test_what_was_dropped_adds_up(self) -> None:

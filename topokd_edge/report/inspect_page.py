@@ -31,6 +31,12 @@ _LINES = 3
 """Channels of one unit in one picture."""
 _STILL_ROWS = 20
 _SHADES = 9
+_RULES = {
+    "all": "every sample has the label",
+    "majority": "the label of most samples",
+    "last": "the label of the last sample",
+    "ends": "the label of the first and the last sample, when they agree",
+}
 _NAMED = 6
 
 
@@ -280,9 +286,9 @@ def _made(inspected: Inspected) -> list[tuple[str, str]]:
         ("Devices", ", ".join(sorted({item.device for item in inspected.recordings})[:20])),
     ]
     if windows is not None:
-        rule = str(made.get("label_rule", "not told"))
+        rule = _RULES.get(str(made.get("label_rule")), "not told")
         if "majority" in made:
-            rule += f" ({numbers.percent(made['majority'])} of the samples)"
+            rule += f" (at least {numbers.percent(made['majority'])})"
         rows += [
             ("Window", f"{windows.length / windows.rate_hz:.4g} s, {windows.length} samples"),
             ("Overlap", numbers.percent(made["overlap"]) if "overlap" in made else None),
