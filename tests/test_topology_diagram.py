@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topokd_edge.errors import BadInputError, UsageError
-from topokd_edge.topology.image import ripser_diagram
+from topokd_edge.topology.reference import ripser_diagram
 from topokd_edge.topology.sublevel import diagram
 
 Signal = npt.NDArray[np.float64]

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.rows import Rows
-from topokd_edge.topology.sublevel import Essential, check_essential, refuse_non_finite
+from topokd_edge.topology._checks import problems
+from topokd_edge.topology.sublevel import Essential
 
+Filtration = Literal["sublevel", "superlevel", "delay"]
+Layout = Literal["cells", "paper"]
 Normalise = Literal["max", "none"]
-Weight = Literal["linear"]
+Weight = Literal["power", "ramp", "constant"]
 Range = tuple[float, float]
 
-_COVERED = 0.995
-"""Share of the training windows whose extreme pairs lie inside the ranges: one glitch must not shrink all
-images."""
-_BLOCK = 512
+_CHOICES = {
+    "filtration": Filtration,
+    "layout": Layout,
+    "weight": Weight,
+    "normalise": Normalise,
+}
+_RANGES = ("birth_range", "persistence_range")
 
 
 @dataclass(frozen=True)
@@ -41,44 +46,83 @@ class ImageParams:
         (code of the two-teacher ancestor of the method, signals scaled to [0, 1]).
     size
         (rows, columns) in pixels.
+    layout
+        "cells": as above. "paper": bin for bin as `persim.PersImage` with which the published images were
+        made. Both axes are in units of the signal, birth from `birth_range[0]` (0 or below) and
+        persistence from 0, both up to `birth_range[1]`; bins are `birth_range[1] / rows` wide on both, and
+        begin at `linspace(low, high, n)`, so that they leave out half of a birth axis that begins at
+        -`high`, and overlap by 1/n on the persistence axis. `sigma` is a fraction of the persistence axis; a
+        pair weighs its life over the longest of its diagram; what lies beyond a range is lost.
+    filtration
+        "sublevel": components of {signal <= level}, born in minima. "superlevel": those of {signal >= level},
+        as sublevel pairs of the negated signal (a peak of height 3 is born at -3). "delay": loops (H1) of the
+        sliding-window embedding of the signal by ripser; births and deaths are distances.
     weight
-        "linear": a pair weighs its place on the persistence axis, 0 to 1.
+        Of a pair at the place p (0 to 1) of the persistence axis. "power": p to the power `weight_power` (1,
+        linear, is published). "ramp": from 0 at `weight_ramp[0]` to 1 at `weight_ramp[1]`. "constant": 1.
     min_life
         Pairs that live at most this fraction of the persistence range are left out. 0.01 is published; it
         leaves a quarter of the images of the DSADS set empty (people who sit or lie), 0.001 a hundredth.
     normalise
         "max" divides each image by its own maximum, as published: the absolute scale is lost.
     essential
-        What becomes of the class of the global minimum: "drop" (as published), "cap" (dies at the maximum
-        of the window), "keep" (drawn on the upper border).
+        What becomes of the class of the global minimum: "drop" (as published); "cap" (dies at
+        `essential_cap`, or at the maximum of the window); "keep" (lives as long as
+        the persistence range reaches).
+    essential_cap
+        Level of "cap" in units of the signal; None is the maximum of the window (superlevel: its minimum).
+    delay_dimension, delay_lag
+        Point i of an embedding is (x[i], x[i + lag], ..., x[i + (dimension - 1) lag]); lag in samples.
+    delay_points
+        More points than this are thinned to so many landmarks, each the one farthest from those before it.
     """
 
     birth_range: tuple[Range, ...]
     persistence_range: tuple[Range, ...]
     sigma: float = 0.015
     size: tuple[int, int] = (64, 64)
-    weight: Weight = "linear"
+    layout: Layout = "cells"
+    filtration: Filtration = "sublevel"
+    weight: Weight = "power"
+    weight_power: float = 1.0
+    weight_ramp: Range = (0.0, 1.0)
     min_life: float = 0.001
     normalise: Normalise = "max"
     essential: Essential = "drop"
+    essential_cap: float | None = None
+    delay_dimension: int = 3
+    delay_lag: int = 4
+    delay_points: int = 200
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
-        if problems:
-            raise UsageError("persistence image parameters cannot be used", problems=problems)
+        found = list(
+            problems(self, _CHOICES, {field.name: field.default for field in dataclasses.fields(self)})
+        )
+        if found:
+            raise UsageError("persistence image parameters cannot be used", problems=found)
 
     @property
     def channels(self) -> int:
         """Number of channels the ranges were made for."""
         return len(self.birth_range)
 
+    def filtered(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the signal whose sublevel sets are looked at."""
+        return -x if self.filtration == "superlevel" else x
+
+    @property
+    def cap(self) -> float | None:
+        """`essential_cap` as a level of what `filtered` returns."""
+        if self.essential_cap is None:
+            return None
+        return -self.essential_cap if self.filtration == "superlevel" else self.essential_cap
+
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as JSON-able data that `from_dict` reads back exactly."""
         data = dataclasses.asdict(self)
-        for name in ("birth_range", "persistence_range"):
+        for name in _RANGES:
             data[name] = [list(pair) for pair in data[name]]
-        data["size"] = list(self.size)
-        return data
+        return {**data, "size": list(self.size), "weight_ramp": list(self.weight_ramp)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ImageParams:
@@ -96,57 +140,36 @@ class ImageParams:
         if wrong:
             raise BadInputError(f"persistence image parameters: missing or unknown: {', '.join(wrong)}")
         try:
-            ranges = {
-                name: tuple((float(low), float(high)) for low, high in data[name])
-                for name in ("birth_range", "persistence_range")
-            }
+            ranges = {name: tuple((float(low), float(high)) for low, high in data[name]) for name in _RANGES}
             rows, columns = data["size"]
-            numbers = {name: float(data[name]) for name in ("sigma", "min_life")}
+            start, end = data["weight_ramp"]
+            numbers = {name: float(data[name]) for name in ("sigma", "min_life", "weight_power")}
+            whole = {name: int(data[name]) for name in ("delay_dimension", "delay_lag", "delay_points")}
+            cap = None if data["essential_cap"] is None else float(data["essential_cap"])
         except (TypeError, ValueError) as error:
             raise BadInputError(f"persistence image parameters: {error}") from None
-        return cls(**{**data, **ranges, **numbers, "size": (rows, columns)})
-
-
-def _problems(params: ImageParams) -> list[str]:
-    """Return everything that is wrong with `params`."""
-    problems = []
-    if len(params.birth_range) != len(params.persistence_range) or not params.birth_range:
-        counts = f"{len(params.birth_range)} (birth) and {len(params.persistence_range)} (persistence)"
-        problems.append(f"ranges for {counts} channels: expected the same number, at least 1")
-    for name in ("birth_range", "persistence_range"):
-        for channel, (low, high) in enumerate(getattr(params, name)):
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                problems.append(f"{name}, channel {channel}: ({low}, {high}): expected finite low < high")
-    if not 0.0 < params.sigma <= 1.0:
-        problems.append(f"sigma = {params.sigma}: expected a fraction of the axis, above 0 up to 1")
-    if not 0.0 <= params.min_life < 1.0:
-        problems.append(
-            f"min_life = {params.min_life}: expected a fraction of the persistence range, 0 up to 1"
-        )
-    if len(params.size) != 2 or not all(isinstance(n, int) and 1 <= n <= 1024 for n in params.size):
-        problems.append(f"size = {params.size}: expected (rows, columns), each 1 to 1024")
-    for name, choices in (("weight", Weight), ("normalise", Normalise), ("essential", Essential)):
-        value = getattr(params, name)
-        if value not in get_args(choices):
-            problems.append(f"{name} = {value!r}: expected one of {', '.join(get_args(choices))}")
-    return problems
+        pairs = {"size": (rows, columns), "weight_ramp": (float(start), float(end)), "essential_cap": cap}
+        return cls(**{**data, **ranges, **numbers, **whole, **pairs})
 
 
 def fit_params(
     x: Rows,
     *,
     rows: npt.NDArray[np.int64] | None = None,
-    size: tuple[int, int] = (64, 64),
-    sigma: float = 0.015,
-    min_life: float = 0.001,
-    normalise: Normalise = "max",
-    essential: Essential = "drop",
+    birth_range: Range | tuple[Range, ...] | None = None,
+    persistence_range: Range | tuple[Range, ...] | None = None,
+    sigma: float | Literal["fit"] = 0.015,
+    layout: Layout = "cells",
+    min_life: float | None = None,
+    **options: Any,
 ) -> ImageParams:
     """Fit the ranges of a persistence image on training windows.
 
     Per channel, the birth range reaches from the 0.5 % quantile over windows of their least birth to the
     99.5 % quantile of their greatest birth; the persistence range from 0 to the 99.5 % quantile of their
-    longest life. A channel without any pair, or with a single birth, gets a range of width 1 about it.
+    longest life. A channel without any pair, or with a single birth, gets a range of width 1 about it. In
+    the layout of the paper, birth begins at 0 at the latest and both axes reach up to the higher of the two.
+    Loops ("delay") are fitted on 64 windows spread evenly.
 
     Parameters
     ----------
@@ -154,8 +177,16 @@ def fit_params(
         float32, shape (windows, channels, length). May lie on disk: it is read block by block.
     rows
         Indices of the training windows; None takes all of `x`.
-    size, sigma, min_life, normalise, essential
-        See ImageParams.
+    birth_range, persistence_range
+        Stated instead of fitted: one (low, high) for all channels, or one per channel. In the layout of the
+        paper the former is `minBD` and `maxBD` of `persim.PersImage`, and gives the latter.
+    sigma
+        See ImageParams. "fit" takes Scott's rule for a density in two dimensions: n^(-1/6) times the spread
+        of a diagram on axes of [0, 1], n its pairs, both the median over up to 256 windows.
+    min_life
+        See ImageParams; None is 0.001, in the layout of the paper 0.01.
+    layout, options
+        Other attributes of ImageParams.
 
     Returns
     -------
@@ -167,30 +198,40 @@ def fit_params(
     BadInputError
         When there is no window, or a sample is NaN or infinite.
     UsageError
-        When an option is out of its range.
+        When an option is out of its range, or ranges are stated for other channels.
     """
-    from topokd_edge.topology import _kernels
+    from topokd_edge.topology import _fitting
 
     rows = np.arange(len(x)) if rows is None else rows
     check_windows((len(rows), *x.shape[1:]))
-    check_essential(essential)
-    found = np.empty((len(rows), x.shape[1], 3))
-    code = {"drop": _kernels.DROP, "cap": _kernels.CAP, "keep": _kernels.CAP}[essential]
-    for start in range(0, len(rows), _BLOCK):
-        some = rows[start : start + _BLOCK]
-        block = np.ascontiguousarray(x[some], dtype=np.float32)
-        refuse_non_finite(block, windows=some)
-        _kernels.extremes(block, code, found[start : start + _BLOCK])
-    ranges = [_channel_ranges(found[:, channel]) for channel in range(x.shape[1])]
-    return ImageParams(
-        birth_range=tuple(birth for birth, _ in ranges),
-        persistence_range=tuple(life for _, life in ranges),
-        sigma=sigma,
-        size=size,
+    channels = x.shape[1]
+    stated = (_per_channel(birth_range, channels), _per_channel(persistence_range, channels))
+    if min_life is None:
+        min_life = 0.01 if layout == "paper" else 0.001
+    # What is wrong with the options is told before anything is read.
+    params = ImageParams(
+        birth_range=((-1.0, 1.0),) * channels,
+        persistence_range=((0.0, 1.0),) * channels,
+        sigma=0.015 if sigma == "fit" else sigma,
+        layout=layout,
         min_life=min_life,
-        normalise=normalise,
-        essential=essential,
+        **options,
     )
+    births, lives = _fitting.ranges(x, rows, params, *stated)
+    params = dataclasses.replace(params, birth_range=births, persistence_range=lives)
+    return dataclasses.replace(params, sigma=_fitting.sigma(x, rows, params)) if sigma == "fit" else params
+
+
+def _per_channel(stated: Range | tuple[Range, ...] | None, channels: int) -> tuple[Range, ...] | None:
+    """Return a stated range for every channel."""
+    if stated is None:
+        return None
+    pairs = np.array(stated, dtype=np.float64)
+    if pairs.ndim == 1:
+        pairs = np.tile(pairs, (channels, 1))
+    if pairs.shape != (channels, 2):
+        raise UsageError(f"ranges are stated for {len(pairs)} channels, the windows have {channels}")
+    return tuple((low, high) for low, high in pairs.tolist())
 
 
 def check_windows(shape: tuple[int, ...]) -> None:
@@ -199,17 +240,3 @@ def check_windows(shape: tuple[int, ...]) -> None:
         raise BadInputError(
             f"windows: expected shape (windows, channels, length), each at least 1, got {shape}"
         )
-
-
-def _channel_ranges(found: npt.NDArray[np.float64]) -> tuple[Range, Range]:
-    """Return (birth range, persistence range) of one channel from its extremes, shape (windows, 3)."""
-    found = found[found[:, 2] > 0.0]
-    if not len(found):
-        return (-0.5, 0.5), (0.0, 1.0)
-    low = float(np.quantile(found[:, 0], 1.0 - _COVERED))
-    high = float(np.quantile(found[:, 1], _COVERED))
-    life = float(np.quantile(found[:, 2], _COVERED))
-    if not high - low > 1e-6 * max(life, abs(low)):
-        middle = 0.5 * (low + high)
-        low, high = middle - 0.5, middle + 0.5
-    return (low, high), (0.0, life)

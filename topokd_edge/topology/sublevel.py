@@ -7,6 +7,7 @@ H. Edelsbrunner and J. Harer, Computational Topology, 2010, VII.1).
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,11 +16,13 @@ import numpy.typing as npt
 from topokd_edge.errors import BadInputError, UsageError
 
 Essential = Literal["drop", "cap", "keep"]
-"""The class of the global minimum never dies: leave it out, let it die at the signal's maximum, or keep its
-infinite death."""
+"""The class of the global minimum never dies: leave it out, let it die at a level (by default the signal's
+maximum), or keep its infinite death."""
 
 
-def diagram(signal: npt.ArrayLike, *, essential: Essential = "drop") -> npt.NDArray[np.float64]:
+def diagram(
+    signal: npt.ArrayLike, *, essential: Essential = "drop", cap: float | None = None
+) -> npt.NDArray[np.float64]:
     """Return birth and death of every component of the sublevel sets of `signal`.
 
     Linear in the number of samples.
@@ -29,8 +32,11 @@ def diagram(signal: npt.ArrayLike, *, essential: Essential = "drop") -> npt.NDAr
     signal
         One channel, shape (samples,), finite, at least one sample.
     essential
-        "drop" leaves out the class of the global minimum; "cap" lets it die at the maximum of the signal
-        (no pair if the signal is constant); "keep" gives it the death inf.
+        "drop" leaves out the class of the global minimum; "cap" lets it die at `cap`; "keep" gives it the
+        death inf.
+    cap
+        Level in units of the signal, for "cap"; None is the maximum of the signal. The class is left out
+        where it would not be born before it.
 
     Returns
     -------
@@ -43,30 +49,46 @@ def diagram(signal: npt.ArrayLike, *, essential: Essential = "drop") -> npt.NDAr
     BadInputError
         When the signal is not one-dimensional, empty, or holds NaN or infinity; the message names the sample.
     UsageError
-        When `essential` is not one of the three.
+        When `essential` is not one of the three, or a cap is given for another.
     """
-    check_essential(essential)
+    code = essential_code(essential, cap)
     values = np.ascontiguousarray(signal, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise BadInputError(f"signal: expected shape (samples,) with at least one sample, got {values.shape}")
     refuse_non_finite(values[np.newaxis, np.newaxis])
     from topokd_edge.topology import _kernels
 
-    births, deaths, minima, walls = (np.empty(values.size) for _ in range(4))
-    found = _kernels.diagram(values, births, deaths, minima, walls)
-    pairs = np.stack([births[:found], deaths[:found]], axis=1)
-    low, high = values.min(), values.max()
-    if essential == "keep":
-        pairs = np.vstack([pairs, [[low, np.inf]]])
-    elif essential == "cap" and high > low:
-        pairs = np.vstack([pairs, [[low, high]]])
-    return pairs
+    minima, walls = np.empty(values.size), np.empty(values.size)
+    births, deaths = np.empty(values.size + 1), np.empty(values.size + 1)
+    found = _kernels.pairs(values, *code, births, deaths, minima, walls)
+    return np.stack([births[:found], deaths[:found]], axis=1)
 
 
-def check_essential(essential: str) -> None:
-    """Raise UsageError when `essential` is not "drop", "cap" or "keep"."""
+def essential_code(essential: str, cap: float | None) -> tuple[int, float]:
+    """Return what the compiled code takes for `essential` and `cap`.
+
+    Raises
+    ------
+    UsageError
+        When `essential` is not "drop", "cap" or "keep", or a cap is given for another than "cap".
+    """
+    problems = essential_problems(essential, cap)
+    if problems:
+        raise UsageError(problems[0])
+    from topokd_edge.topology import _kernels
+
+    if essential == "cap":
+        return (_kernels.CAP, 0.0) if cap is None else (_kernels.CAP_AT, cap)
+    return (_kernels.KEEP if essential == "keep" else _kernels.DROP), 0.0
+
+
+def essential_problems(essential: str, cap: float | None) -> list[str]:
+    """Return what is wrong with the two."""
     if essential not in get_args(Essential):
-        raise UsageError(f"essential = {essential!r}: expected one of {', '.join(get_args(Essential))}")
+        return [f"essential = {essential!r}: expected one of {', '.join(get_args(Essential))}"]
+    if cap is not None and (essential != "cap" or not math.isfinite(cap)):
+        return [f"essential_cap = {cap}: expected a finite level, with essential = 'cap'"]
+    return []
 
 
 def refuse_non_finite(
