@@ -108,6 +108,12 @@ class TestEnvelope:
         assert zoom(gap, envelope(gap, [0], 10), 8.0).why == "a gap"
         filled = replace(gap, filled=((700, 720),))
         assert zoom(filled, envelope(filled, [0], 10), 8.0).why == "interpolated samples"
+        signal = plain.samples.copy()
+        signal[:2, 300] = 9
+        signal[2] *= 1000
+        calm = replace(plain, samples=signal, labels=())
+        near = zoom(calm, envelope(calm, [0, 1, 2], 50), 8.0)
+        assert (near.why, near.start < 12.0 < near.stop) == ("the strongest movement", True)
         assert zoom(plain, seen, 999.0).stop == pytest.approx(40.0)
 
 
@@ -280,11 +286,17 @@ class TestFindings:
                 replace(base, subject="3", clock=clock(25.0, jitter=0.02, repeated=4)),
             )
         )
-        (rate,) = (key for key in told if "another rate than stated" in key)
-        assert "states 25 Hz, its stamps say 25.5 Hz" in told[rate]
+        told_of_rate = told["look: 1 recording whose stamps contradict the rate that is used"]
+        assert "states 25 Hz, its stamps say 25.5 Hz" in told_of_rate
         assert "subject 2" in told["look: 1 recording whose rate drifts"]
         assert "20 ms at 25 Hz" in told["note: 1 recording with uneven time stamps"]
         assert "note: 1 recording with repeated time stamps, spread evenly" in told
+
+    def test_a_rate_that_is_corrected(self) -> None:
+        item = replace(recording(samples=2000, rate_hz=25.5), clock=clock(25.5))
+        told = found(inspected(item))
+        assert "look: 1 recording at another rate than stated; that of the stamps is used" in told
+        assert not any("contradict" in key for key in told)
 
     def test_gaps_borders_and_filled_samples(self) -> None:
         item = recording("1", 2500, gaps=((499, 20.0), (999, 0.0)))

@@ -137,8 +137,9 @@ def zoom(
     elif changes:
         middle, why = float(timeline.at(changes[len(changes) // 2])), "a label change"
     else:
-        moving = np.nan_to_num(seen.high - seen.low).sum(axis=0)
-        bucket = int(moving.argmax())
+        moving = np.nan_to_num(seen.high - seen.low)
+        of_most = moving / np.maximum(moving.max(axis=1, keepdims=True), 1e-12)
+        bucket = int(of_most.sum(axis=0).argmax())
         middle, why = float(seen.edges[bucket : bucket + 2].mean()), "the strongest movement"
     begin = max(0.0, min(middle - seconds / 2, timeline.seconds - seconds))
     return Zoom(begin, min(begin + seconds, timeline.seconds), why)

@@ -190,16 +190,24 @@ def _lost(inspected: Inspected, facts: Facts) -> Iterable[Finding]:
 
 
 def _rates(inspected: Inspected, facts: Facts) -> Iterable[Finding]:
-    lines = []
+    used: list[str] = []
+    ignored: list[str] = []
     for item in inspected.recordings:
         clock = item.clock
-        if clock and clock.stated_hz and abs(clock.estimated_hz / clock.stated_hz - 1) > RATE_SHARE:
-            lines.append(
-                f"{_name(item)}: states {clock.stated_hz:.6g} Hz, its stamps say {clock.estimated_hz:.6g} Hz"
-            )
-    if lines:
-        title = f"{_many(len(lines), 'recording')} at another rate than stated: windows would be off in time"
-        yield Finding("look", title, _first(lines))
+        if not clock or not clock.stated_hz or not _apart(clock.estimated_hz, clock.stated_hz):
+            continue
+        line = f"{_name(item)}: states {clock.stated_hz:.6g} Hz, its stamps say {clock.estimated_hz:.6g} Hz"
+        (used if _apart(item.rate_hz, clock.stated_hz) else ignored).append(line)
+    if ignored:
+        title = f"{_many(len(ignored), 'recording')} whose stamps contradict the rate that is used"
+        yield Finding("look", title, (*_first(ignored), "with a wrong rate, windows are off in time"))
+    if used:
+        title = f"{_many(len(used), 'recording')} at another rate than stated; that of the stamps is used"
+        yield Finding("look", title, _first(used))
+
+
+def _apart(one: float, other: float) -> bool:
+    return abs(one / other - 1) > RATE_SHARE
 
 
 def _frozen(inspected: Inspected, facts: Facts) -> Iterable[Finding]:
