@@ -194,6 +194,15 @@ def test_labels_that_are_not_there(tmp_path: Path) -> None:
         wfdb_records.open_streams(path, ReadOptions(label="sleep"))
 
 
+def test_annotations_cut_short_inside_their_notes(tmp_path: Path) -> None:
+    path = record(tmp_path, rhythms={0: "(sit", 500: "(walk"})
+    file = path.with_suffix(".atr")
+    content = file.read_bytes()
+    assert content.count(b"(sit\xf4\x71") == 1  # 500 samples on, the next rhythm
+    file.write_bytes(content.replace(b"(sit\xf4\x71", b"(sit\xf4\xf3"))
+    assert "r.atr: not readable annotations" in refusal(path, ReadOptions(label="rhythm"))
+
+
 def test_annotations_outside_the_record(tmp_path: Path) -> None:
     path = record(tmp_path, beats={10: "N", 1000: "N"})
     assert "outside the 1000 samples" in refusal(path)
@@ -225,6 +234,7 @@ def test_annotations_outside_the_record(tmp_path: Path) -> None:
         ("r 2 100 1000", "r 2 100", "line 1: 'r 2 100', expected name"),
         ("r 2 100 1000", "r/2 2 100 1000", "made of several segments"),
         ("r 2 100 1000", "???", "line 1: '???', expected name"),
+        ("r 2 100 1000", "r 2 100/mV 16 1000", "line 1: 'r 2 100/mV 16 1000', expected name"),
     ],
 )
 def test_headers_that_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import map_npy
+from topokd_edge.arrays import forget_pages, map_npy
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT
 from topokd_edge.data.stream import CHUNK_SAMPLES, Chunk, Opened, ReadOptions, Stream
 from topokd_edge.errors import BadInputError, UsageError
@@ -53,7 +53,7 @@ def open_streams(path: Path | None, _: ReadOptions) -> Opened:
         raise BadInputError(
             f"{path.name}: not a consistent recording file ({len(problems)} problem(s))",
             problems=problems,
-            hint="correct the file; what each array means: docs/data.md",
+            hint="correct the file; what each array means: docs/data.md, section The .npz form",
         )
     return Opened(tuple(_streams(path, arrays)))
 
@@ -68,7 +68,7 @@ def about(path: Path | None) -> tuple[str, str]:
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Map every array of the unpacked file."""
     if not path.is_dir():
-        raise BadInputError(f"{path}: expected the folder of an unpacked .npz file")
+        raise BadInputError(f"{path}: expected a file that ends in .npz, or the folder it was unpacked into")
     hint = "copy or download the file again"
     return {item.stem: map_npy(item, hint=hint) for item in sorted(path.glob("*.npy"))}
 
@@ -202,3 +202,4 @@ def _chunks(
         done = start - span[0]
         at = () if segment is None else range(-(-max(done, 1) // segment) * segment, stop - span[0], segment)
         yield Chunk(physical, borders=tuple(border - done for border in at))
+        forget_pages(counts)

@@ -45,6 +45,8 @@ def read_intervals(path: Path, rate_hz: float, length: int, kind: str | None) ->
             read: Any = wfdb.rdann(str(path.with_suffix("")), "atr")
         at = np.asarray(read.sample, dtype=np.int64)
         symbols, notes = list(read.symbol), [str(note).strip("\0 ") for note in read.aux_note]
+        if not len(at) == len(symbols) == len(notes):
+            raise ValueError(f"{len(at)} places, {len(symbols)} symbols and {len(notes)} notes")
     except Exception as error:  # whatever wfdb stumbles over in damaged bytes
         raise BadInputError(f"{file}: not readable annotations ({error})", hint=HINT) from None
     if len(at) and (at.min() < 0 or at.max() >= length or np.any(np.diff(at) < 0)):

@@ -31,10 +31,13 @@ LOST = {
 """Formats of signal files that are read, and the value that marks a lost sample."""
 BITS = {"16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "212": 12}
 """Bits a sample takes."""
-RECORD_LINE = re.compile(r"[\w-]+(/\d+)?\s+\d+\s+\d+(\.\d*)?(/\S+)?\s+\d+(\s.*)?")
+RECORD_LINE = re.compile(
+    r"[\w-]+(/\d+)?[ \t]+\d+[ \t]+\d+(\.\d*)?(/\d+(\.\d*)?(\(-?\d+(\.\d*)?\))?)?[ \t]+\d+([ \t].*)?", re.ASCII
+)
 SIGNAL_LINE = re.compile(
-    r"\S+\s+\d+(x\d+)?(:\d+)?(\+\d+)?\s+(?P<gain>-?\d+(\.\d*)?(e[+-]?\d+)?)(\(-?\d+\))?(/\S+)?"
-    r"(\s+-?\d+){0,5}(\s.*)?"
+    r"[^ \t]+[ \t]+\d+(x\d+)?(:\d+)?(\+\d+)?[ \t]+(?P<gain>-?\d+(\.\d*)?(e[+-]?\d+)?)(\(-?\d+\))?(/[^ \t]+)?"
+    r"([ \t]+-?\d+){0,5}([ \t].*)?",
+    re.ASCII,
 )
 """What a header must look like; wfdb reads a line up to what it does not understand and puts defaults for the
 rest, such as 250 Hz and 200 counts per mV."""
@@ -156,7 +159,7 @@ def _header(path: Path) -> tuple[Any, int]:
         problems = _problems(path, header)
     if not problems:
         held = _held(path, header)
-        if not 0 < header.sig_len <= held:
+        if not 0 < (header.sig_len or 0) <= held:
             problems.append(f"{header.sig_len} samples per signal stated, its signal files hold {held}")
     if problems:
         raise BadInputError(f"{path}: a record that cannot be read", problems=problems, hint=HINT)
