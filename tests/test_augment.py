@@ -161,7 +161,7 @@ def test_the_same_draw_gives_the_same_windows() -> None:
 
 @pytest.mark.parametrize("option", SETTINGS)
 def test_every_option_changes_windows_and_not_two_alike(option: str) -> None:
-    found = changed(**{option: SETTINGS[option]}) - RAW
+    found = changed(0, **{option: SETTINGS[option]}) - RAW
     assert np.abs(found).max() > 0.01
     assert not np.allclose(found[0], found[1], atol=1e-3)
 
