@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from topokd_edge.distill.recipe import Distilling, Training
-from topokd_edge.distill.tasks import DistillTask, LabelTask, Teacher
+from topokd_edge.distill.method import Distilling
+from topokd_edge.distill.parts import Training
+from topokd_edge.distill.tasks import DistillTask, LabelTask
+from topokd_edge.distill.teacher import Teacher
 from topokd_edge.distill.trainer import Subset
 from topokd_edge.models.wrn import WideResNet, WRNSpec
 
@@ -59,9 +61,11 @@ def outspoken(model: WideResNet) -> WideResNet:
 def distill_task(student: WideResNet | None = None, **settings: Any) -> DistillTask:
     """A task that learns from two teachers with random weights, which answer for the fit windows."""
     x, images, y = problem()
-    signal = Teacher(outspoken(network(1)), x, SUBSET.fit)
-    topology = Teacher(outspoken(network(2, dims=2)), images, SUBSET.fit)
-    return DistillTask(student or network(3), x, y, signal, topology, Distilling(**settings))
+    teachers = {
+        "signal": Teacher(outspoken(network(1)), x, SUBSET.fit),
+        "topology": Teacher(outspoken(network(2, dims=2)), images, SUBSET.fit),
+    }
+    return DistillTask(student or network(3), x, y, teachers, Distilling(**settings))
 
 
 def interrupt_at(call: int) -> Callable[..., None]:

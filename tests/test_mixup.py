@@ -111,3 +111,33 @@ def test_the_same_seed_gives_the_same_draw() -> None:
     assert torch.equal(one.partner, same.partner)
     assert torch.equal(one.keep, same.keep)
     assert not torch.equal(one.partner, other.partner)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.1, 0.407), (0.5, 0.604), (0.9, 0.910)])
+def test_the_published_draw_mixes_more_than_the_share(share: float, expected: float) -> None:
+    # (1 - 1/64)^floor(64 (1 - share)): each of the draws with replacement misses a sample with 1 - 1/64.
+    rng = np.random.default_rng(0)
+    counts = [len(draw_mix(64, 5.0, share, rng, CPU, draw="published").mixed) for _ in range(2000)]
+    by_hand = (1 - 1 / 64) ** int(64 * (1 - share))
+    assert by_hand == pytest.approx(expected, abs=1e-3 if share < 0.9 else 5e-3)
+    # At most 8 samples of 64 stray by one standard deviation in a draw: 0.125 / sqrt(2000) = 0.0028.
+    assert np.mean(counts) / 64 == pytest.approx(by_hand, abs=4 * 0.0028)
+
+
+@pytest.mark.parametrize(("share", "mixed"), [(0.0, 0), (1.0, 64)])
+def test_the_published_draw_can_spare_nobody(share: float, mixed: int) -> None:
+    counts = len(draw_mix(64, 5.0, share, np.random.default_rng(0), CPU, draw="published").mixed)
+    assert counts == mixed if share == 1 else counts < 32
+
+
+def test_two_permutations_are_one() -> None:
+    # MIX-KD mixes x[p] with x[q], p and q drawn independently. Seen from the sample, its partner is q o p^-1:
+    # as often any other as with one permutation.
+    rng = np.random.default_rng(0)
+    one, two = np.zeros((2, 5, 5))
+    for _ in range(20_000):
+        one[np.arange(5), rng.permutation(5)] += 1
+        p, q = rng.permutation(5), rng.permutation(5)
+        two[p, q] += 1
+    for counts in (one, two):  # each pair: binomial(20000, 1/5), standard deviation 57
+        assert np.abs(counts - 4000).max() < 5 * 57

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from topokd_edge.distill.recipe import Distilling, Recipe, builtin_recipes, load_recipe, parse_recipe
+from topokd_edge.distill.method import Distilling
+from topokd_edge.distill.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from topokd_edge.errors import UsageError
 
 MINIMAL = """

@@ -7,13 +7,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from made_training import CLASSES, SUBSET, distill_task, network, problem
+from made_training import CLASSES, SUBSET, distill_task, network, outspoken, problem
 from torch import Tensor, nn
 
 from topokd_edge.distill.losses import soft_cross_entropy
+from topokd_edge.distill.method import Distilling
 from topokd_edge.distill.mixup import draw_mix
-from topokd_edge.distill.recipe import Distilling
-from topokd_edge.distill.tasks import DistillTask, LabelTask, Teacher
+from topokd_edge.distill.tasks import DistillTask, LabelTask
+from topokd_edge.distill.teacher import Teacher
 from topokd_edge.models.wrn import WideResNet, WRNSpec
 
 BATCH = torch.tensor([3, 17, 0, 8, 21, 5, 12, 9])
@@ -60,8 +61,10 @@ def test_teachers_answer_for_the_right_window(
         flat(signals),
         signals,
         everyone,
-        Teacher(flat(signals), signals, everyone.flip(0)),
-        Teacher(flat(images), images / 7, everyone),
+        {
+            "signal": Teacher(flat(signals), signals, everyone.flip(0)),
+            "topology": Teacher(flat(images), images / 7, everyone),
+        },
         Distilling(alpha_signal=alpha_signal, alpha_topology=alpha_topology, mixup_share=0.5),
     )
     rng = np.random.default_rng(loader_seed)
@@ -77,9 +80,9 @@ def test_a_teacher_of_shifted_windows_is_noticed() -> None:
     everyone = torch.arange(10)
     shifted = Teacher(flat(signals), signals.roll(1, 0), everyone)
     right = Teacher(flat(signals), signals, everyone)
-    task = DistillTask(
-        flat(signals), signals, everyone, shifted, right, Distilling(alpha_signal=0, alpha_topology=0)
-    )
+    teachers = {"signal": shifted, "topology": right}
+    settings = Distilling(alpha_signal=0, alpha_topology=0)
+    task = DistillTask(flat(signals), signals, everyone, teachers, settings)
     found = task.losses(everyone, np.random.default_rng(0))
     assert found["kl_signal"].item() > 0.01
     assert found["kl_topology"].item() == pytest.approx(0, abs=1e-6)
@@ -99,8 +102,11 @@ def test_teachers_stay_frozen_and_in_evaluation_mode() -> None:
     before = [
         {key: value.clone() for key, value in model.state_dict().items()} for model in (signal, topology)
     ]
-    teachers = Teacher(signal, x, SUBSET.fit), Teacher(topology, images, SUBSET.fit)
-    task = DistillTask(network(3), x, y, *teachers, Distilling(alpha_signal=0.5, alpha_topology=1.0))
+    teachers = {
+        "signal": Teacher(signal, x, SUBSET.fit),
+        "topology": Teacher(topology, images, SUBSET.fit),
+    }
+    task = DistillTask(network(3), x, y, teachers, Distilling(alpha_signal=0.5, alpha_topology=1.0))
     optimiser = torch.optim.SGD(task.model.parameters(), lr=0.1)
     rng = np.random.default_rng(0)
     norm = next(module for module in task.model.modules() if isinstance(module, nn.BatchNorm1d))
@@ -166,37 +172,51 @@ def test_the_teacher_without_weight_is_ignored(eta: float, ignored: str) -> None
     settings = Distilling(**SETTINGS | {"eta": eta})
 
     def loss_with(signal: int, topology: int) -> float:
-        teachers = (
-            Teacher(network(signal), x, SUBSET.fit),
-            Teacher(network(topology, dims=2), images, SUBSET.fit),
-        )
-        return losses(DistillTask(network(3), x, y, *teachers, settings))["loss"]
+        teachers = {
+            "signal": Teacher(network(signal), x, SUBSET.fit),
+            "topology": Teacher(network(topology, dims=2), images, SUBSET.fit),
+        }
+        return losses(DistillTask(network(3), x, y, teachers, settings))["loss"]
 
     usual, other_signal, other_topology = loss_with(1, 2), loss_with(5, 2), loss_with(1, 6)
     assert (usual == other_signal) == (ignored == "signal")
     assert (usual == other_topology) == (ignored == "topology")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("tau", 0.4),
-        ("eta", 0.2),
-        ("temperature", 2.0),
-        ("kl_reduction", "paper"),
-        ("alpha_signal", 2.0),
-        ("alpha_topology", 2.0),
-        ("mixup_share", 1.0),
-    ],
-)
+CHANGES: list[tuple[str, object]] = [
+    ("tau", 0.4),
+    ("eta", 0.2),
+    ("temperature", 2.0),
+    ("kl_reduction", "paper"),
+    ("alpha_signal", 2.0),
+    ("alpha_topology", 2.0),
+    ("mixup_share", 1.0),
+    ("mixup_draw", "published"),
+    ("teachers", ("signal",)),
+    ("teachers", ("topology",)),
+    ("teachers", ()),
+    ("weighting", "aver"),
+    ("weighting", "ebkd"),
+    ("weighting", "ca-mkd"),
+    ("kl_reduction", "ca-mkd"),
+    ("logit_standardisation", "tda-kd"),
+    ("logit_standardisation", "mix-kd"),
+    ("similarity", 700.0),
+    ("label_smoothing", 0.2),
+    ("input_noise", 0.5),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), CHANGES)
 def test_every_option_changes_the_loss(option: str, value: object) -> None:
     usual, changed = losses(distill_task(**SETTINGS)), losses(distill_task(**SETTINGS | {option: value}))
     assert abs(usual["loss"] - changed["loss"]) > 1e-4
 
 
 def test_no_option_is_forgotten_here() -> None:
-    # `annealing` is not a matter of the loss: it is tested with the whole run.
-    assert {*SETTINGS, "kl_reduction", "annealing"} == set(Distilling.model_fields)
+    # Where the student starts is not a matter of the loss: it is tested with the whole run.
+    not_the_loss = {"label", "annealing", "annealing_from"}
+    assert {*SETTINGS, *not_the_loss, *(option for option, _ in CHANGES)} == set(Distilling.model_fields)
 
 
 def test_labels_alone() -> None:
@@ -207,3 +227,120 @@ def test_labels_alone() -> None:
     expected = -sum(log_p[i, y[window]].item() for i, window in enumerate(BATCH.tolist())) / len(BATCH)
     assert list(found) == ["loss"]
     assert found["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_that_is_not_named_is_not_needed() -> None:
+    x, images, y = problem()
+    only = {"topology": Teacher(network(2, dims=2), images, SUBSET.fit)}
+    settings = Distilling(**SETTINGS, teachers=("topology",))
+    found = losses(DistillTask(network(3), x, y, only, settings))  # type: ignore[arg-type]
+    assert found["loss"] == pytest.approx(0.3 * found["cross_entropy"] + 0.7 * found["kl_topology"], rel=1e-5)
+    assert "kl_signal" not in found
+
+
+@pytest.mark.parametrize(("teachers", "alpha"), [(("signal",), 0.3), (("topology",), 0.5), ((), 0.3)])
+def test_one_teacher_has_one_batch_with_its_own_alpha(teachers: tuple[str, ...], alpha: float) -> None:
+    seen: list[Tensor] = []
+    student = network(3)
+    student.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    losses(distill_task(student, **SETTINGS, teachers=teachers))
+    x, _, _ = problem()
+    mix = draw_mix(len(BATCH), alpha, 0.5, np.random.default_rng(0), BATCH.device)
+    assert torch.equal(seen[0], mix(x[BATCH]))
+
+
+def test_without_teachers_labels_alone_teach() -> None:
+    found = losses(distill_task(**SETTINGS, teachers=()))
+    assert found["loss"] == found["cross_entropy"] > 0
+    assert not any(name.startswith("kl") for name in found)
+
+
+@pytest.mark.parametrize("alphas", [(0.4, 0.4), (0.3, 0.5)])
+def test_similarity_is_that_of_the_features(alphas: tuple[float, float]) -> None:
+    # Features are taken here by hooks on the last block of each stage.
+    x, images, _ = problem()
+    settings = SETTINGS | {"alpha_signal": alphas[0], "alpha_topology": alphas[1], "similarity": 10.0}
+    found = losses(distill_task(network(3), **settings))
+    rng = np.random.default_rng(0)
+    first = draw_mix(len(BATCH), alphas[0], 0.5, rng, BATCH.device)
+    second = first if alphas[0] == alphas[1] else draw_mix(len(BATCH), alphas[1], 0.5, rng, BATCH.device)
+    mixes = [first] if second is first else [first, second]
+    own = stages_of(network(3).train(), torch.cat([mix(x[BATCH]) for mix in mixes]))
+    signal = stages_of(outspoken(network(1)).eval(), first(x[BATCH]))
+    topology = stages_of(outspoken(network(2, dims=2)).eval(), second(images[BATCH].float()))
+    parts = [[stage[place : place + 8] for stage in own] for place in range(0, 8 * len(mixes), 8)]
+    if second is first:
+        expected = difference(parts[0], [(0.6, signal), (0.4, topology)])
+    else:
+        expected = 0.6 * difference(parts[0], [(1, signal)]) + 0.4 * difference(parts[1], [(1, topology)])
+    assert found["similarity"] == pytest.approx(expected, rel=1e-4)
+    rest = 0.3 * found["cross_entropy"] + 0.7 * found["teachers"]
+    assert found["loss"] == pytest.approx(rest + 10 * found["similarity"], rel=1e-5)
+
+
+def stages_of(model: WideResNet, x: Tensor) -> list[Tensor]:
+    kept: list[Tensor] = []
+    for block in model.blocks:  # one block a stage
+        block.register_forward_hook(lambda _, args, output: kept.append(output.detach()))
+    model(x)
+    return kept
+
+
+def difference(own: list[Tensor], teachers: list[tuple[float, list[Tensor]]]) -> float:
+    total = 0.0
+    for stage, features in enumerate(own):
+        flat = [(1.0, features)], [(weight, stages[stage]) for weight, stages in teachers]
+        mine, theirs = (sum(w * (f.flatten(1) @ f.flatten(1).T) for w, f in side) for side in flat)
+        rows = [side / side.norm(dim=1, keepdim=True) for side in (mine, theirs)]  # type: ignore[union-attr]
+        total += ((rows[0] - rows[1]) ** 2).mean().item()
+    return total / len(own)
+
+
+def test_maps_of_teachers_carry_no_gradient() -> None:
+    task = distill_task(**SETTINGS, similarity=10.0)
+    task.model.train()
+    task.losses(BATCH, np.random.default_rng(0))["similarity"].backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in task.model.stem.parameters())
+    for teacher in task._teachers.values():
+        assert all(parameter.grad is None for parameter in teacher._model.parameters())
+
+
+def test_noise_is_what_student_and_signal_teacher_see() -> None:
+    # A student and a signal teacher that say what they see agree whatever the noise; the images stay clean.
+    signals, images = torch.eye(10).view(10, 1, 10), torch.eye(10).view(10, 1, 2, 5)
+    everyone = torch.arange(10)
+    seen: list[Tensor] = []
+    student = flat(signals)
+    student.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    teachers = {
+        "signal": Teacher(flat(signals), signals, everyone),
+        "topology": Teacher(flat(images), images, everyone),
+    }
+    settings = Distilling(alpha_signal=0.0, alpha_topology=0.0, input_noise=0.5)
+    task = DistillTask(student, signals, everyone, teachers, settings)  # type: ignore[arg-type]
+    found = task.losses(everyone, np.random.default_rng(0))
+    assert found["kl_signal"].item() == pytest.approx(0, abs=1e-6)
+    assert found["kl_topology"].item() > 0.01
+    noise = (seen[0] - signals).numpy()
+    assert noise.std() == pytest.approx(0.5, rel=0.3)
+    again = task.losses(everyone, np.random.default_rng(0))
+    assert again["loss"].item() == found["loss"].item()
+
+
+def test_entropies_of_what_is_learned_from() -> None:
+    plain = losses(distill_task(alpha_signal=0.0, alpha_topology=0.0))
+    hot = losses(distill_task(alpha_signal=0.0, alpha_topology=0.0, temperature=12.0))
+    mixed = losses(distill_task(alpha_signal=1.0, alpha_topology=1.0))
+    assert plain["entropy_labels"] == 0 < mixed["entropy_labels"] < np.log(CLASSES)
+    assert hot["entropy_signal"] > plain["entropy_signal"] > 0
+    assert mixed["entropy_signal"] > plain["entropy_signal"]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.8])
+def test_a_teacher_may_learn_with_mixup(alpha: float) -> None:
+    x, _, y = problem()
+    found = LabelTask(network(3).train(), x, y, mixup_alpha=alpha).losses(BATCH, np.random.default_rng(4))
+    mix = draw_mix(len(BATCH), alpha, 1.0, np.random.default_rng(4), BATCH.device)
+    expected = soft_cross_entropy(network(3).train()(mix(x[BATCH])), mix(torch.eye(CLASSES)[y[BATCH]]))
+    assert found["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (len(mix.mixed) == 0) == (alpha == 0)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from topokd_edge.distill import trainer
 from topokd_edge.distill.checkpoint import META, WEIGHTS, load_model
-from topokd_edge.distill.recipe import Training
+from topokd_edge.distill.parts import Training
 from topokd_edge.distill.tasks import LabelTask
 from topokd_edge.distill.trainer import (
     METRICS,

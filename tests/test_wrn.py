@@ -1,5 +1,7 @@
 """Parameter and MAC counts equal those of the published code, for every row of its table."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -52,3 +54,33 @@ def test_every_problem_of_a_description_is_named() -> None:
     with pytest.raises(UsageError) as caught:
         WRNSpec(3, 17, 0, in_channels=1, classes=1)
     assert [p.split(" ")[0] for p in caught.value.problems] == ["dims", "depth", "width"]
+
+
+@pytest.mark.parametrize("depth", [10, 16, 28])
+def test_observed_stages_are_the_last_blocks_of_each(depth: int) -> None:
+    model = WideResNet(WRNSpec(1, depth, 1, in_channels=2, classes=3)).eval()
+    x = torch.randn(4, 2, 32)
+    hooked: list[torch.Tensor] = []
+    per_stage = (depth - 4) // 6
+    for block in list(model.blocks)[per_stage - 1 :: per_stage]:
+        block.register_forward_hook(lambda _, args, output: hooked.append(output))
+    logits, seen = model.observe(x, lambda features: features)
+    assert torch.equal(logits, model(x))
+    assert [features.shape[1] for features in seen] == [16, 32, 64]
+    for one, other in zip(seen, hooked[:3], strict=True):
+        assert one is other
+
+
+def test_what_is_observed_is_not_kept() -> None:
+    model = WideResNet(WRNSpec(1, 16, 1, in_channels=2, classes=3)).eval()
+    alive: list[weakref.ref[torch.Tensor]] = []
+    living: list[int] = []
+
+    def look(features: torch.Tensor) -> float:
+        living.append(sum(reference() is not None for reference in alive))
+        alive.append(weakref.ref(features))
+        return features.sum().item()
+
+    with torch.no_grad():
+        model.observe(torch.randn(4, 2, 32), look)
+    assert living == [0, 0, 0]

@@ -1,10 +1,11 @@
-"""One outer fold with one seed: both teachers, the student from scratch, the distilled student."""
+"""One outer fold with one seed: the teachers, the student from scratch, the distilled student."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,21 +15,18 @@ from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.checkpoint import META, load_model, save_model
 from topokd_edge.distill.inputs import Inputs, Residency
+from topokd_edge.distill.method import Distilling, TeacherName
+from topokd_edge.distill.parts import Network, Training
 from topokd_edge.distill.preprocessing import Modalities, fit_and_apply
-from topokd_edge.distill.recipe import Distilling, Network, Recipe, Training
-from topokd_edge.distill.tasks import DistillTask, LabelTask, Teacher
+from topokd_edge.distill.recipe import Recipe
+from topokd_edge.distill.signatures import Logits, find_signatures
+from topokd_edge.distill.tasks import DistillTask, LabelTask
+from topokd_edge.distill.teacher import Teacher
 from topokd_edge.distill.trainer import METRICS, Subset, Task, predict, train
 from topokd_edge.files import read_json, write_bytes, write_json
 from topokd_edge.models.wrn import WideResNet, WRNSpec, count
 from topokd_edge.progress import Progress
-from topokd_edge.run import (
-    DISTILLED_STUDENT,
-    SCRATCH_STUDENT,
-    SIGNAL_TEACHER,
-    TOPOLOGY_TEACHER,
-    FoldRun,
-    Predictions,
-)
+from topokd_edge.run import DISTILLED_STUDENT, SCRATCH_STUDENT, TRAINED, FoldRun, Predictions
 
 SELECTION = "selection.json"
 
@@ -61,20 +59,18 @@ def train_fold(
     residency
         Whether signals and images may stay on disk; the result is the same.
     """
-    views, made = fit_and_apply(windows, fold, recipe.topology, cache, device, progress, residency)
+    needed = recipe.student.needs()
+    topology = recipe.topology if "topology" in needed else None
+    views, made = fit_and_apply(
+        windows, fold, topology, cache, device, progress, residency, spread=recipe.scaling
+    )
     write_json(place.folder / "preprocessing.json", made)
     write_json(place.folder / "inputs.json", views.kept)
-    trainer = _FoldTrainer(place, windows, fold, views, progress)
-    signal = trainer.on_labels(
-        SIGNAL_TEACHER, views.signals, recipe.signal_teacher.network, recipe.signal_teacher.training
-    )
-    topology = trainer.on_labels(
-        TOPOLOGY_TEACHER, views.images, recipe.topology_teacher.network, recipe.topology_teacher.training
-    )
-    scratch = trainer.on_labels(
-        SCRATCH_STUDENT, views.signals, recipe.student.network, recipe.student.scratch
-    )
-    trainer.distil(signal, topology, scratch, recipe)
+    trainer = _FoldTrainer(place, windows, fold, views, recipe, progress)
+    teachers = {name: trainer.teach(name) for name in get_args(TeacherName) if name in needed}
+    student = recipe.student
+    scratch = trainer.on_labels(SCRATCH_STUDENT, views.signals, student.network, student.scratch)
+    trainer.distil(teachers, scratch)
 
 
 @dataclass(frozen=True)
@@ -85,72 +81,130 @@ class _FoldTrainer:
     windows: WindowSet
     fold: Fold
     views: Modalities
+    recipe: Recipe
     progress: Progress
 
-    def on_labels(self, name: str, inputs: Inputs, network: Network, training: Training) -> WideResNet:
+    def teach(self, name: TeacherName) -> WideResNet:
+        """Train one teacher on labels, and predict the held-out windows."""
+        member = self.recipe.signal_teacher if name == "signal" else self.recipe.topology_teacher
+        return self.on_labels(
+            f"teacher.{name}", self._inputs(name), member.network, member.training, member.mixup_alpha
+        )
+
+    def on_labels(
+        self, name: str, inputs: Inputs, network: Network, training: Training, mixup_alpha: float = 0.0
+    ) -> WideResNet:
         """Train one network on labels, and predict the held-out windows."""
         spec = self._spec(network, inputs)
-        task = LabelTask(self._fresh(name, spec), inputs, self.views.y)
+        task = LabelTask(self._fresh(name, spec), inputs, self.views.y, mixup_alpha)
         model = self._train(self.place.model_folder(name), name, task, training)
         self._predict(name, model, inputs)
         return model
 
-    def distil(self, signal: WideResNet, topology: WideResNet, scratch: WideResNet, recipe: Recipe) -> None:
-        """Train every candidate student, keep the best on the validation subjects, and predict."""
-        final = self.place.model_folder(DISTILLED_STUDENT)
+    def distil(self, teachers: Mapping[TeacherName, WideResNet], scratch: WideResNet) -> None:
+        """Train every candidate student, keep the best, and predict."""
         if self.place.predictions_path(DISTILLED_STUDENT).is_file():
             return
-        windows = self._subset().fit
-        teachers = (
-            Teacher(signal, self.views.signals, windows),
-            Teacher(topology, self.views.images, windows),
-        )
-        rows = []
-        variants = recipe.student.variants()
-        for index, settings in enumerate(variants):
-            folder = final / f"candidate-{index + 1}"
-            student = self._student(scratch, settings, recipe)
-            task = DistillTask(student, self.views.signals, self.views.y, *teachers, settings)
-            name = DISTILLED_STUDENT + (f" {index + 1} of {len(variants)}" if len(variants) > 1 else "")
-            self._train(folder, name, task, recipe.student.distilled)
+        variants = self.recipe.student.variants()
+        asked = {name for settings in variants for name in settings.teachers}
+        answering = {
+            name: Teacher(model, self._inputs(name), self._subset().fit)
+            for name, model in teachers.items()
+            if name in asked
+        }
+        folders = [self._folder(index, settings) for index, settings in enumerate(variants)]
+        students, rows = [], []
+        for index, (settings, folder) in enumerate(zip(variants, folders, strict=True)):
+            start = self._start(settings, teachers, scratch)
+            task = DistillTask(start, self.views.signals, self.views.y, answering, settings)
+            students.append(self._train(folder, self._called(index), task, self.recipe.student.distilled))
+            if self.recipe.student.keep == "all":
+                self._predict(folder.name, students[-1], self.views.signals)
             meta = read_json(folder / META)
             rows.append(
                 {
                     "candidate": index + 1,
                     "validation_accuracy": meta["validation_accuracy"],
                     "epoch": meta["epoch"],
-                    "settings": settings.model_dump(),
+                    "settings": settings.model_dump(mode="json"),
                 }
             )
         best = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
-        self._keep(final, best, rows)
+        signatures = self._signatures(teachers, scratch, list(zip(variants, students, strict=True)), best)
+        self._keep(folders[best], best, rows, signatures)
 
-    def _keep(self, final: Path, best: int, rows: list[dict[str, Any]]) -> None:
-        """Make candidate `best` the distilled student of the fold."""
-        chosen = final / f"candidate-{best + 1}"
-        model, meta = load_model(chosen)
-        write_bytes(final / METRICS, (chosen / METRICS).read_bytes())
+    def _keep(
+        self, folder: Path, best: int, rows: list[dict[str, Any]], signatures: list[dict[str, Any]]
+    ) -> None:
+        """Make the candidate in `folder` the distilled student of the fold."""
+        final = self.place.model_folder(DISTILLED_STUDENT)
+        model, meta = load_model(folder)
+        write_bytes(final / METRICS, (folder / METRICS).read_bytes())
         save_model(final, model, {key: value for key, value in meta.items() if key != "spec"})
+        metas = {name: self.place.model_folder(name) / META for name in TRAINED}
         write_json(
             self.place.folder / SELECTION,
             {
                 "chosen": best + 1,
-                "on_subjects": list(self.fold.validation),
+                "on_subjects": list(self._choosing()),
+                "optimistic": self.recipe.protocol == "paper",
                 "candidates": rows,
-                "epochs": {
-                    name: read_json(self.place.model_folder(name) / META)["epoch"]
-                    for name in (SIGNAL_TEACHER, TOPOLOGY_TEACHER, SCRATCH_STUDENT, DISTILLED_STUDENT)
-                },
+                "epochs": {name: read_json(path)["epoch"] for name, path in metas.items() if path.is_file()},
+                "signatures": signatures,
             },
         )
         self._predict(DISTILLED_STUDENT, model.to(self.views.y.device), self.views.signals)
 
-    def _student(self, scratch: WideResNet, settings: Distilling, recipe: Recipe) -> WideResNet:
-        """Return the student to distil into: a copy of the scratch student, or a fresh network."""
-        student = self._fresh(DISTILLED_STUDENT, self._spec(recipe.student.network, self.views.signals))
+    def _signatures(
+        self,
+        teachers: Mapping[TeacherName, WideResNet],
+        scratch: WideResNet,
+        candidates: Sequence[tuple[Distilling, WideResNet]],
+        best: int,
+    ) -> list[dict[str, Any]]:
+        """Look for known failures on the validation subjects; the published protocol has none."""
+        if not self.fold.validation:
+            return []
+        judges = self._of(self.fold.validation)
+
+        def say(model: WideResNet, inputs: Inputs) -> Logits:
+            return predict(model, inputs, judges).cpu().numpy()
+
+        found = find_signatures(
+            self.views.y[judges].cpu().numpy(),
+            {name: say(model, self._inputs(name)) for name, model in teachers.items()},
+            say(scratch, self.views.signals),
+            [(settings, say(student, self.views.signals)) for settings, student in candidates],
+            best,
+        )
+        return [asdict(item) for item in found]
+
+    def _folder(self, index: int, settings: Distilling) -> Path:
+        """Return where a candidate is kept: as a model of its own, or inside the distilled student."""
+        if self.recipe.student.keep == "all":
+            return self.place.model_folder(f"student.{settings.label}")
+        return self.place.model_folder(DISTILLED_STUDENT) / f"candidate-{index + 1}"
+
+    def _called(self, index: int) -> str:
+        count = len(self.recipe.student.candidates)
+        return DISTILLED_STUDENT + (f" {index + 1} of {count}" if count > 1 else "")
+
+    def _start(
+        self, settings: Distilling, teachers: Mapping[TeacherName, WideResNet], scratch: WideResNet
+    ) -> WideResNet:
+        """Return the student to distil into: a copy of a trained network, or a fresh one."""
+        spec = self._spec(self.recipe.student.network, self.views.signals)
+        student = self._fresh(DISTILLED_STUDENT, spec)
         if settings.annealing:
-            student.load_state_dict(scratch.state_dict())
+            trained = scratch if settings.annealing_from == "scratch" else teachers["signal"]
+            student.load_state_dict(trained.state_dict())
         return student
+
+    def _inputs(self, teacher: TeacherName) -> Inputs:
+        if teacher == "signal":
+            return self.views.signals
+        assert self.views.images is not None, "made for whoever needs the topology teacher"
+        return self.views.images
 
     def _train(self, folder: Path, name: str, task: Task, training: Training) -> WideResNet:
         spec, size = task.model.spec, tuple(task.inputs.shape[2:])
@@ -161,13 +215,22 @@ class _FoldTrainer:
             training,
             seed=self.place.seed,
             folder=folder,
-            meta={"params": params, "macs": macs, "input": list(task.inputs.shape[1:])},
+            meta={
+                "params": params,
+                "macs": macs,
+                "input": list(task.inputs.shape[1:]),
+                "chosen_on": "test subjects" if self.recipe.protocol == "paper" else "validation subjects",
+            },
             progress=self.progress,
             name=f"fold {self.fold.fold}, {name}",
         )
 
     def _subset(self) -> Subset:
-        return Subset(self._of(self.fold.fit), self._of(self.fold.validation))
+        return Subset(self._of(self.fold.fit), self._of(self._choosing()))
+
+    def _choosing(self) -> tuple[str, ...]:
+        """Return the subjects that choose epoch and candidate."""
+        return self.fold.test if self.recipe.protocol == "paper" else self.fold.validation
 
     def _of(self, subjects: tuple[str, ...]) -> Tensor:
         return torch.from_numpy(self.windows.of_subjects(subjects)).to(self.views.y.device)

@@ -2,17 +2,26 @@
 
 Zhang et al., "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412), with one coefficient per
 sample and an exact share of mixed samples (partial mixup), drawn without replacement.
+
+MIX-KD (Choi et al., WACV 2023) pairs two permutations of the batch with each other. The coefficients being
+drawn per sample, that is the same distribution of virtual batches as pairing the batch with one permutation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from topokd_edge.distill.inputs import Inputs
+
+Draw = Literal["exact", "published"]
+"""`exact` mixes round(share * B) samples, drawn without replacement. `published` is the code of MIX-KD: it
+spares floor((1 - share) * B) samples drawn with replacement, so (1 - 1/B)^that of a batch is mixed: of 64
+samples 40.7 % where 10 % are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,15 @@ class Mix:
         return weight * first + (1 - weight) * second
 
 
-def draw_mix(batch: int, alpha: float, share: float, rng: np.random.Generator, device: torch.device) -> Mix:
+def draw_mix(
+    batch: int,
+    alpha: float,
+    share: float,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    draw: Draw = "exact",
+) -> Mix:
     """Draw partners and coefficients for one batch.
 
     Parameters
@@ -56,15 +73,21 @@ def draw_mix(batch: int, alpha: float, share: float, rng: np.random.Generator, d
     alpha
         Coefficients follow Beta(alpha, alpha), per sample; 0 switches mixup off.
     share
-        Exactly round(share * B) samples may be mixed, drawn without replacement; 1 is full mixup.
+        Share of the samples that may be mixed; 1 is full mixup.
     rng
         Source of randomness.
     device
         Where the tensors are needed.
+    draw
+        See `Draw`.
     """
     keep = np.ones(batch, dtype=np.float32)
     partner = rng.permutation(batch)
-    chosen = rng.permutation(batch)[: round(share * batch)]
+    if draw == "exact":
+        chosen = rng.permutation(batch)[: round(share * batch)]
+    else:
+        spared = rng.integers(0, batch, int(round((1 - share) * batch, 9)))
+        chosen = np.setdiff1d(np.arange(batch), spared)
     if alpha > 0:
         keep[chosen] = rng.beta(alpha, alpha, size=len(chosen))
     mixed = np.flatnonzero(keep < 1)

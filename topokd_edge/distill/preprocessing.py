@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,13 @@ from topokd_edge.errors import BadInputError
 from topokd_edge.progress import Progress
 from topokd_edge.rows import Rows
 from topokd_edge.topology.cache import cached_images
+from topokd_edge.topology.computed import images_of
 from topokd_edge.topology.params import fit_params
+from topokd_edge.topology.sublevel import refuse_non_finite
+
+Spread = Literal["pooled", "window"]
+"""The standard deviation to divide by: over all samples, or, as in the published code, the mean over the
+windows of each window's own."""
 
 _VIEWS = ("signals", "images")
 _BLOCK_BYTES = 16 << 20
@@ -31,12 +37,12 @@ class Modalities:
     """Both views of every window, in the same order.
 
     `signals` float32 (windows, channels, length); `images` float16 (windows, channels, rows, columns),
-    both standardised per channel; `y` int64, on the training device. `kept` says where the views lie and
-    why; see `topokd_edge.distill.inputs.settle`.
+    both standardised per channel; `y` int64, on the training device. `images` is None where nobody learns
+    from them. `kept` says where the views lie and why; see `topokd_edge.distill.inputs.settle`.
     """
 
     signals: Inputs
-    images: Inputs
+    images: Inputs | None
     y: Tensor
     kept: dict[str, Any]
 
@@ -44,11 +50,12 @@ class Modalities:
 def fit_and_apply(
     windows: WindowSet,
     fold: Fold,
-    topology: Topology,
+    topology: Topology | None,
     cache: Path,
     device: torch.device,
     progress: Progress,
     residency: Residency = "auto",
+    spread: Spread = "pooled",
 ) -> tuple[Modalities, dict[str, Any]]:
     """Fit the scaling on the fold's fit subjects, and apply it to every window, in bounded memory.
 
@@ -62,13 +69,15 @@ def fit_and_apply(
     fold
         Names the fit subjects; nothing else is looked at for the fit.
     topology
-        Image settings of the recipe.
+        Image settings of the recipe; None makes no images.
     cache
         Folder for persistence images.
     device, progress
         Where the tensors go; where to tell.
     residency
-        Whether views may stay on disk.
+        Whether views may stay on disk. Without it, images for which the disk has no room are computed.
+    spread
+        Which standard deviation scales signals and images.
 
     Returns
     -------
@@ -83,8 +92,12 @@ def fit_and_apply(
         When a sample is not finite, or a channel does not vary over the fit subjects.
     """
     fit = windows.of_subjects(fold.fit)
-    params = fit_params(windows.x, rows=fit, **topology.model_dump())  # refuses what is not finite
-    signal = _moments(windows.x, fit)
+    if topology is not None:
+        params = fit_params(windows.x, rows=fit, **topology.model_dump())
+    else:
+        params = None
+        _refuse_what_is_not_finite(windows.x)
+    signal = _moments(windows.x, fit, spread)
     flat = [
         windows.channels[index]
         for index, (mean, std) in enumerate(zip(signal.mean, signal.std, strict=True))
@@ -95,44 +108,54 @@ def fit_and_apply(
             f"channel {', '.join(flat)} does not vary over the fit subjects {', '.join(fold.fit)}",
             hint="import again with --channels and leave it out",
         )
-    images = cached_images(windows, params, cache, progress=progress)
-    image = _moments(images, fit, empty=1.0)
-    views, kept = settle(
-        {
-            "signals": Streamed(windows.x, signal, torch.float32, device),
-            "images": Streamed(images, image, torch.float16, device),
-        },
-        residency,
-        device,
-    )
+    sources = {"signals": Streamed(windows.x, signal, torch.float32, device)}
+    made: dict[str, Any] = {"signal": asdict(signal)}
+    if params is not None:
+        find = cached_images if residency == "disk" else images_of
+        images = find(windows, params, cache, progress=progress)
+        image = _moments(images, fit, spread, empty=1.0)
+        sources["images"] = Streamed(images, image, torch.float16, device)
+        made |= {"topology": params.to_dict(), "image": asdict(image)}
+    views, kept = settle(sources, residency, device)
     progress(f"fold {fold.fold}, inputs", 1, 1, _told(kept))
     y = torch.from_numpy(np.ascontiguousarray(windows.y)).to(device)
-    made = {"signal": asdict(signal), "topology": params.to_dict(), "image": asdict(image)}
-    return Modalities(views["signals"], views["images"], y, kept), made
+    return Modalities(views["signals"], views.get("images"), y, kept), made
+
+
+def _refuse_what_is_not_finite(x: Rows) -> None:
+    """Read every window; where images are made, their making does it."""
+    step = max(1, _BLOCK_BYTES // (4 * int(np.prod(x.shape[1:]))))
+    for start in range(0, len(x), step):
+        rows = np.arange(start, min(start + step, len(x)))
+        refuse_non_finite(np.asarray(x[rows]), windows=rows)
 
 
 def _told(kept: dict[str, Any]) -> str:
     """Say where the views lie."""
-    where = {"memory": "in memory", "disk": "on disk"}
-    views = [f"{name} {kept[name]['bytes'] / 1e6:.0f} MB {where[kept[name]['kept']]}" for name in _VIEWS]
+    where = {"memory": "in memory", "disk": "on disk", "computed": "computed for each batch"}
+    made = {name: kept[name] for name in _VIEWS if name in kept}
+    views = [f"{name} {view['bytes'] / 1e6:.0f} MB {where[view['kept']]}" for name, view in made.items()]
     return f"{', '.join(views)}; {kept['free_bytes'] / 1e6:.0f} MB of {kept['device']} memory were free"
 
 
-def _moments(x: Rows, rows: npt.NDArray[np.int64], empty: float = 0.0) -> Normalisation:
+def _moments(
+    x: Rows, rows: npt.NDArray[np.int64], spread: Spread = "pooled", empty: float = 0.0
+) -> Normalisation:
     """Return mean and standard deviation per channel over `rows`, read block by block in float64.
 
     A channel that does not vary gets the standard deviation `empty`.
     """
-    axes = (0, *range(2, len(x.shape)))
-    total = np.zeros(x.shape[1])
-    squares = np.zeros(x.shape[1])
+    within = tuple(range(2, len(x.shape)))
+    total, squares, stds = np.zeros((3, x.shape[1]))
     per_row = int(np.prod(x.shape[2:]))
     step = max(1, _BLOCK_BYTES // (8 * per_row * x.shape[1]))
     for start in range(0, len(rows), step):
         block = np.asarray(x[rows[start : start + step]], dtype=np.float64)
-        total += block.sum(axes)
-        squares += (block**2).sum(axes)
+        total += block.sum((0, *within))
+        squares += (block**2).sum((0, *within))
+        if spread == "window":
+            stds += block.std(within).sum(0)
     count = len(rows) * per_row
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0)) if spread == "pooled" else stds / len(rows)
     return Normalisation(tuple(mean.tolist()), tuple(np.where(std > 0, std, empty).tolist()))

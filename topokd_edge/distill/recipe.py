@@ -8,92 +8,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from topokd_edge.data.split import Fold, SplitPlan
+from topokd_edge.distill.method import Distilling, TeacherName
+from topokd_edge.distill.parts import Count, Network, NotNegative, Part, Training
+from topokd_edge.distill.topology_part import Topology as Topology
 from topokd_edge.errors import UsageError
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Pixels = Annotated[int, Field(ge=1, le=1024)]
+_OWN_STUDENTS = ("scratch", "distilled", "int8")
 
 
-def _of_wide_resnet(depth: int) -> int:
-    if depth < 10 or (depth - 4) % 6:
-        raise ValueError("expected 6 N + 4, such as 16 or 28")
-    return depth
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Training(_Part):
-    """How one network is trained: stochastic gradient descent with momentum."""
-
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Positive = 0.1
-    """Peak of `one-cycle`, or the first step of `steps`."""
-    schedule: Literal["one-cycle", "steps"] = "one-cycle"
-    """`steps` is the published one: 1, 0.2, 0.02, 0.002 times the rate from epoch 0, E/18, E/3, 2E/3."""
-    momentum: Share = 0.9
-    weight_decay: NotNegative = 1e-4
-
-
-class Network(_Part):
-    """A WideResNet's shape; see `topokd_edge.models.wrn.WRNSpec`."""
-
-    depth: Annotated[int, AfterValidator(_of_wide_resnet)] = 16
-    width: Count = 1
-    stem_stride: Literal[1, 2] = 1
-
-
-class Topology(_Part):
-    """Persistence images; see `topokd_edge.topology.image`."""
-
-    size: tuple[Pixels, Pixels] = (64, 64)
-    sigma: Annotated[float, Field(gt=0, le=1)] = 0.015
-    """Standard deviation of the Gaussian, as a fraction of each axis."""
-    min_life: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """Pairs that live shorter than this fraction of the persistence range are noise and dropped.
-
-    Published: 0.01 of a signal scaled to [0, 1]; that leaves 24 % of the images of DSADS empty.
-    """
-    normalise: Literal["max", "none"] = "max"
-    essential: Literal["drop", "cap", "keep"] = "drop"
-
-
-class Member(_Part):
-    """One network and how it is trained."""
+class Member(Part):
+    """One teacher and how it is trained."""
 
     network: Network = Network()
     training: Training
+    mixup_alpha: NotNegative = 0.0
+    """Mixup while the teacher itself learns, the other reading of the method's alphas; 0 is none."""
 
 
-class Distilling(_Part):
-    """loss = (1 - tau) CE + tau [eta T^2 KL(signal) + (1 - eta) T^2 KL(topology)]."""
-
-    tau: Share = 0.7
-    """Weight of the teachers against the labels."""
-    eta: Share = 0.7
-    """Weight of the signal teacher against the topology teacher."""
-    temperature: Positive = 4.0
-    kl_reduction: Literal["batchmean", "paper"] = "batchmean"
-    annealing: bool = True
-    """Start from the student trained from scratch."""
-    alpha_signal: NotNegative = 0.15
-    """Beta(alpha, alpha) of the batch that the signal teacher sees; 0 is no mixup."""
-    alpha_topology: NotNegative = 0.2
-    """The same for the topology teacher; equal alphas share one batch."""
-    mixup_share: Share = 1.0
-    """Share of each batch that is mixed: 1 is full mixup, less is partial."""
-
-
-class Student(_Part):
+class Student(Part):
     """The student: its shape, training from scratch, distillation, and what is selected."""
 
     network: Network = Network()
@@ -102,29 +38,47 @@ class Student(_Part):
     distilling: Distilling = Distilling()
     candidates: tuple[dict[str, Any], ...] = ()
     """Changes to `distilling` that are all tried; the best on the validation subjects is kept."""
+    keep: Literal["best", "all"] = "best"
+    """`all` also predicts with each candidate on the held-out subjects, as `student.<label>`."""
 
     @model_validator(mode="after")
     def _candidates_are_valid(self) -> Student:
         problems = []
         for index, change in enumerate(self.candidates):
             try:
-                self._with(change)
+                self._with(index, change)
             except ValidationError as error:
                 where = f"student.candidates.{index}."
                 problems += [line for item in error.errors() for line in _problems(item, Distilling, where)]
+        if self.keep == "all" and not self.candidates:
+            problems.append("student.keep = 'all': expected student.candidates, which it keeps")
+        if not problems:
+            labels = [settings.label for settings in self.variants()]
+            problems = [
+                f"student.candidates.{index}.label = {label!r}: expected another; it is taken"
+                for index, label in enumerate(labels)
+                if label in labels[:index] or label in _OWN_STUDENTS
+            ]
         if problems:
-            raise PydanticCustomError("candidates", "candidates", {"problems": problems})
+            raise told(problems)
         return self
 
     def variants(self) -> list[Distilling]:
         """Return the settings to try: `distilling` with each candidate's changes, or itself alone."""
-        return [self._with(change) for change in self.candidates or ({},)]
+        return [self._with(index, change) for index, change in enumerate(self.candidates)] or [
+            self.distilling
+        ]
 
-    def _with(self, change: dict[str, Any]) -> Distilling:
-        return Distilling(**{**self.distilling.model_dump(), **change})
+    def needs(self) -> set[TeacherName]:
+        """Return the teachers that the candidates need together."""
+        return {name for settings in self.variants() for name in settings.needs()}
+
+    def _with(self, index: int, change: dict[str, Any]) -> Distilling:
+        named = {"label": f"candidate-{index + 1}"}
+        return Distilling(**{**self.distilling.model_dump(), **named, **change})
 
 
-class FixedFold(_Part):
+class FixedFold(Part):
     """One fold of fixed lists of subjects."""
 
     test: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -132,7 +86,7 @@ class FixedFold(_Part):
     fit: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class Split(_Part):
+class Split(Part):
     """Outer folds by subject, and how many inner subjects choose epoch and candidate."""
 
     kind: Literal["folds", "leave-one-out", "fixed"] = "folds"
@@ -165,29 +119,82 @@ class Split(_Part):
         )
 
 
-class Recipe(_Part):
+class Experiment(Part):
+    """A claim that a run decides: in each pair (a, b), b is better than a on the held-out subjects."""
+
+    claim: str
+    pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)]
+    holds: Literal["all", "any"] = "all"
+    """Whether the claim is made of all pairs, or of at least one."""
+
+
+class Recipe(Part):
     """Everything that determines a run, apart from the data and the machine."""
 
     name: str
     note: str = ""
     """Shown in the report; a demo says here what it leaves out."""
-    protocol: Literal["nested-subject"] = "nested-subject"
+    protocol: Literal["nested-subject", "paper"] = "nested-subject"
+    """`paper` fits on everyone but the test subjects and chooses epoch and candidate on the test subjects,
+    as the published code does. Its accuracies are optimistic, and marked so wherever they are shown."""
+    scaling: Literal["pooled", "window"] = "pooled"
+    """Standard deviation that signals and images are divided by, per channel: over all samples of the fit
+    subjects, or, as published, the mean of the windows' own (which inflates channels that hardly move)."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     split: Split
     topology: Topology = Topology()
     signal_teacher: Member
     topology_teacher: Member
     student: Student
+    experiments: tuple[Experiment, ...] = ()
+    """Claims that `evaluate` decides by paired comparisons."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Recipe:
+        problems = []
+        inherits = [item for item in self.student.variants() if item.annealing_from == "signal-teacher"]
+        if inherits and self.signal_teacher.network != self.student.network:
+            problems.append(
+                "signal_teacher.network: expected that of student.network, since annealing_from = "
+                "'signal-teacher' hands its weights on"
+            )
+        known = self.models()
+        problems += [
+            f"experiments.{index}.pairs: no model {name}; known here: {', '.join(known)}"
+            for index, experiment in enumerate(self.experiments)
+            for name in sorted({name for pair in experiment.pairs for name in pair} - set(known))
+        ]
+        if problems:
+            raise told(problems)
+        return self
+
+    def models(self) -> list[str]:
+        """Return the names of the models that a run of this recipe predicts with."""
+        teachers = [name for name in get_args(TeacherName) if name in self.student.needs()]
+        kept = self.student.variants() if self.student.keep == "all" else []
+        return [
+            *(f"teacher.{name}" for name in teachers),
+            "student.scratch",
+            *(f"student.{settings.label}" for settings in kept),
+            "student.distilled",
+        ]
 
     def to_toml(self) -> str:
         """Return the resolved recipe as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+def told(problems: list[str]) -> PydanticCustomError:
+    """Return an error of a section whose problems are worded already."""
+    return PydanticCustomError("told", "told", {"problems": problems})
+
+
 def builtin_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package."""
+    """Return the names of the recipes that come with the package, such as `demo` and `paper/pamap2`."""
     folder = resources.files("topokd_edge.distill") / "recipes"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    names = [(item.name, item) for item in folder.iterdir()]
+    names += [(f"{name}/{item.name}", item) for name, sub in names if sub.is_dir() for item in sub.iterdir()]
+    return sorted(name.removesuffix(".toml") for name, _ in names if name.endswith(".toml"))
 
 
 def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -247,7 +254,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
 def _problems(item: Any, part: Any, prefix: str = "") -> list[str]:
     """Say what pydantic found wrong in `part`, which lies at `prefix` of the recipe."""
     where = prefix + (".".join(str(key) for key in item["loc"]) or "recipe")
-    if item["type"] == "candidates":
+    if item["type"] == "told":
         return list(item["ctx"]["problems"])
     if item["type"] == "extra_forbidden":
         return [f"{where}: no such key; known here: {', '.join(_known_keys(part, item['loc'][:-1]))}"]

@@ -16,7 +16,7 @@ import torch
 
 from topokd_edge.data.audit import audit
 from topokd_edge.data.split import Fold
-from topokd_edge.data.windowset import WindowSet
+from topokd_edge.data.windowset import WindowSet, subject_key
 from topokd_edge.distill.fold import train_fold
 from topokd_edge.distill.inputs import Residency
 from topokd_edge.distill.recipe import Recipe
@@ -73,8 +73,18 @@ def continue_run(out: Path, data: Path, recipe: Recipe) -> Run:
 
 
 def planned_folds(windows: WindowSet, recipe: Recipe) -> list[Fold]:
-    """Return the outer folds of a recipe on a window set, audited."""
+    """Return the outer folds of a recipe on a window set, audited.
+
+    The published protocol has no validation subjects: they are fitted on.
+    """
     folds = recipe.split.plan().deal(windows)
+    if recipe.protocol == "paper":
+        folds = [
+            dataclasses.replace(
+                fold, validation=(), fit=tuple(sorted({*fold.fit, *fold.validation}, key=subject_key))
+            )
+            for fold in folds
+        ]
     audit(windows, folds).require()
     return folds
 

@@ -1,7 +1,8 @@
-"""What the trainer minimises: labels alone, or labels and two teachers."""
+"""What the trainer minimises: labels alone, or labels and teachers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from topokd_edge.distill.inputs import Inputs
-from topokd_edge.distill.losses import distillation_kl, soft_cross_entropy
+from topokd_edge.distill.losses import similarity_map, soft_cross_entropy
+from topokd_edge.distill.method import Distilling, TeacherName
 from topokd_edge.distill.mixup import Mix, draw_mix
-from topokd_edge.distill.recipe import Distilling
-from topokd_edge.distill.trainer import predict
+from topokd_edge.distill.objective import Lesson, label_loss, map_loss, teacher_loss
+from topokd_edge.distill.seen import Seen, Shown
+from topokd_edge.distill.teacher import Teacher
 from topokd_edge.models.wrn import WideResNet
 
 
@@ -21,66 +24,28 @@ from topokd_edge.models.wrn import WideResNet
 class LabelTask:
     """Learn the labels from one modality.
 
-    Without mixup: teachers trained with it distil worse (Choi et al., MIX-KD, WACV 2023).
+    Without mixup by default: teachers trained with it distil worse (Choi et al., MIX-KD, WACV 2023).
     """
 
     model: WideResNet
     inputs: Inputs
     y: Tensor
+    mixup_alpha: float = 0.0
+    shown: Shown | None = None
+    """Makes what is learned from in place of the inputs; see `topokd_edge.distill.seen.Seen`."""
 
     def losses(self, batch: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the cross entropy."""
-        logits = self.model(self.inputs[batch].float())
-        return {"loss": F.cross_entropy(logits.float(), self.y[batch])}
-
-
-class Teacher:
-    """A trained network that only answers: frozen, in evaluation mode, outside whatever is trained.
-
-    Its answers to unmixed windows are computed once and found by window index, so no order of batches can
-    pair them wrongly; mixed windows are always asked anew.
-
-    Parameters
-    ----------
-    model
-        The trained network.
-    inputs
-        Its input for every window.
-    windows
-        Indices it will be asked about.
-    """
-
-    def __init__(self, model: WideResNet, inputs: Inputs, windows: Tensor) -> None:
-        self._model = model.eval().requires_grad_(False)
-        self._inputs = inputs
-        answers = predict(model, inputs, windows)
-        self._clean = answers.new_zeros(len(inputs), answers.shape[1])
-        self._clean[windows] = answers
-        self._known = torch.zeros(len(inputs), dtype=torch.bool, device=answers.device)
-        self._known[windows] = True
-
-    @torch.no_grad()
-    def logits(self, batch: Tensor, mix: Mix) -> Tensor:
-        """Return the logits of the mixed batch, shape (B, classes).
-
-        Raises
-        ------
-        RuntimeError
-            When the network was woken into training mode, or a window is not one of those it answers for.
-        """
-        if self._model.training:
-            raise RuntimeError("a teacher was woken into training mode")
-        if not self._known[batch].all():
-            strangers = batch[~self._known[batch]].tolist()
-            raise RuntimeError(f"a teacher was asked about windows it does not answer for: {strangers}")
-        logits = self._clean[batch].clone()
-        if len(mix.mixed):
-            logits[mix.mixed] = self._model(mix.rows(self._inputs, batch))
-        return logits
+        x = self.inputs[batch].float() if self.shown is None else self.shown(batch, rng)
+        if self.mixup_alpha == 0:
+            return {"loss": F.cross_entropy(self.model(x).float(), self.y[batch])}
+        mix = draw_mix(len(batch), self.mixup_alpha, 1.0, rng, batch.device)
+        target = F.one_hot(self.y[batch], self.model.spec.classes).float()
+        return {"loss": soft_cross_entropy(self.model(mix(x)), mix(target))}
 
 
 class DistillTask:
-    """Learn from two teachers and the labels; see `topokd_edge.distill.recipe.Distilling`.
+    """Learn from teachers and the labels; see `topokd_edge.distill.method.Distilling`.
 
     With different alphas, each teacher has a mixed batch of its own, with its own pairs and coefficients;
     the student sees both in one pass and the cross entropy is their mean. Equal alphas share one batch.
@@ -91,10 +56,12 @@ class DistillTask:
         The student.
     inputs, y
         Its input and the class of every window.
-    signal, topology
-        The teachers.
+    teachers
+        At least those that the settings name.
     settings
-        Weights, temperature, alphas.
+        Weights, temperature, alphas and the rest.
+    seen
+        What student and teachers are shown; None is `inputs`, and to the teachers their own.
     """
 
     def __init__(
@@ -102,37 +69,90 @@ class DistillTask:
         model: WideResNet,
         inputs: Inputs,
         y: Tensor,
-        signal: Teacher,
-        topology: Teacher,
+        teachers: Mapping[TeacherName, Teacher],
         settings: Distilling,
+        seen: Seen | None = None,
     ) -> None:
         self.model, self.inputs, self.y = model, inputs, y
-        self._signal, self._topology, self._settings = signal, topology, settings
+        self._seen = Seen(inputs) if seen is None else seen
+        self._teachers = {name: teachers[name] for name in settings.teachers}
+        self._alphas = dict(zip(settings.teachers, settings.alphas(), strict=False))
+        self._settings = settings
         self._one_hot = F.one_hot(y, model.spec.classes).float()
 
     def losses(self, batch: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return cross entropy, both divergences (already times T^2), and the weighted `loss`."""
-        settings, size = self._settings, len(batch)
-        signal_mix = draw_mix(size, settings.alpha_signal, settings.mixup_share, rng, batch.device)
-        shared = settings.alpha_signal == settings.alpha_topology
-        topology_mix = (
-            signal_mix
-            if shared
-            else draw_mix(size, settings.alpha_topology, settings.mixup_share, rng, batch.device)
-        )
-        mixes = [signal_mix] if shared else [signal_mix, topology_mix]
-        x, target = self.inputs[batch], self._one_hot[batch]
-        logits = self.model(torch.cat([mix(x) for mix in mixes]))
-        cross_entropy = soft_cross_entropy(logits, torch.cat([mix(target) for mix in mixes]))
-        kl_signal = self._divergence(logits[:size], self._signal.logits(batch, signal_mix))
-        kl_topology = self._divergence(logits[-size:], self._topology.logits(batch, topology_mix))
-        teachers = settings.eta * kl_signal + (1 - settings.eta) * kl_topology
-        return {
-            "loss": (1 - settings.tau) * cross_entropy + settings.tau * teachers,
-            "cross_entropy": cross_entropy,
-            "kl_signal": kl_signal,
-            "kl_topology": kl_topology,
-        }
+        """Return the named losses of a batch, and the mean entropies of what is learned from.
 
-    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return distillation_kl(student, teacher, self._settings.temperature, self._settings.kl_reduction)
+        `cross_entropy`; per teacher `kl_<name>`, already times T^2; `similarity`; their weighted sum
+        `loss`; `entropy_labels` after mixup and smoothing, and `entropy_<name>` of each softened answer.
+        """
+        settings = self._settings
+        mixes = {
+            alpha: draw_mix(
+                len(batch), alpha, settings.mixup_share, rng, batch.device, draw=settings.mixup_draw
+            )
+            for alpha in dict.fromkeys(settings.alphas())
+        }
+        windows = self._seen.windows(batch, rng)
+        x = self._noisy(windows, rng)
+        seen = {alpha: mix(x) for alpha, mix in mixes.items()}
+        targets = {alpha: mix(self._one_hot[batch]) for alpha, mix in mixes.items()}
+        logits, maps = self._student(seen)
+        found = label_loss(settings, torch.cat([*logits.values()]), torch.cat([*targets.values()]))
+        lessons = {
+            name: self._lesson(
+                name, batch, mixes[alpha], self._changed(name, windows, x), targets[alpha], logits[alpha]
+            )
+            for name, alpha in self._alphas.items()
+        }
+        if lessons:
+            found |= teacher_loss(settings, lessons)
+            found["loss"] = (1 - settings.tau) * found["cross_entropy"] + settings.tau * found["teachers"]
+        if settings.similarity and lessons:
+            shared = {
+                alpha: {name: lessons[name].maps for name in lessons if self._alphas[name] == alpha}
+                for alpha in maps
+            }
+            found["similarity"] = map_loss(settings, [(maps[alpha], shared[alpha]) for alpha in maps])
+            found["loss"] = found["loss"] + settings.similarity * found["similarity"]
+        return found
+
+    def _noisy(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        if self._settings.input_noise == 0:
+            return x
+        noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
+        return x + self._settings.input_noise * noise.to(x.device)
+
+    def _student(self, seen: Mapping[float, Tensor]) -> tuple[dict[float, Tensor], dict[float, list[Tensor]]]:
+        """Ask the student about all mixed batches in one pass: logits and maps of each."""
+        together = self._seen.by_student(torch.cat([*seen.values()]))
+        sizes = [len(x) for x in seen.values()]
+        if not self._settings.similarity:
+            return dict(zip(seen, torch.split(self.model(together), sizes), strict=True)), {}
+        logits, stages = self.model.observe(
+            together, lambda features: [similarity_map(part) for part in torch.split(features, sizes)]
+        )
+        maps = {alpha: [stage[place] for stage in stages] for place, alpha in enumerate(seen)}
+        return dict(zip(seen, torch.split(logits, sizes), strict=True)), maps
+
+    def _changed(self, name: TeacherName, windows: Tensor, x: Tensor) -> Tensor | None:
+        """Return what a teacher is shown, before it is mixed; None where that is its own inputs."""
+        if name == "topology":
+            return self._seen.images(windows)
+        return x if self._settings.input_noise or self._seen.augment is not None else None
+
+    def _lesson(
+        self,
+        name: TeacherName,
+        batch: Tensor,
+        mix: Mix,
+        changed: Tensor | None,
+        target: Tensor,
+        student: Tensor,
+    ) -> Lesson:
+        """Ask a teacher about its mixed batch: logits, and maps where they are needed."""
+        teacher, seen = self._teachers[name], None if changed is None else mix(changed)
+        if not self._settings.similarity:
+            return Lesson(teacher.logits(batch, mix, seen), target, student)
+        logits, maps = teacher.logits_and_maps(batch, mix, seen)
+        return Lesson(logits, target, student, maps)

@@ -23,7 +23,7 @@ from topokd_edge.distill.checkpoint import (
     unpack_state,
 )
 from topokd_edge.distill.inputs import Inputs
-from topokd_edge.distill.recipe import Training
+from topokd_edge.distill.parts import Training
 from topokd_edge.errors import BadInputError, TopokdError
 from topokd_edge.files import write_bytes, write_text
 from topokd_edge.models.wrn import WideResNet

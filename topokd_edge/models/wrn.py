@@ -7,14 +7,17 @@ the width, and shortcuts that read the activated input wherever they are a convo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topokd_edge.errors import UsageError
+
+Seen = TypeVar("Seen")
 
 STEM_CHANNELS = 16
 STAGE_STRIDES = (1, 2, 2)
@@ -139,8 +142,22 @@ class WideResNet(nn.Module):
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        pooled = F.relu(self.bn(x)).flatten(2).mean(2)
-        logits: Tensor = self.head(pooled)
+        return self._answer(x)
+
+    def observe(self, x: Tensor, look: Callable[[Tensor], Seen]) -> tuple[Tensor, list[Seen]]:
+        """Return the logits, and what `look` says of the output of each of the three stages.
+
+        Without gradients an output lives no longer than until the next stage has read it.
+        """
+        x, seen = self.stem(x), []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if number % self.spec.blocks_per_stage == 0:
+                seen.append(look(x))
+        return self._answer(x), seen
+
+    def _answer(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.relu(self.bn(x)).flatten(2).mean(2))
         return logits
 
     def _initialise(self) -> None:
