@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ TRAINED = (SIGNAL_TEACHER, TOPOLOGY_TEACHER, SCRATCH_STUDENT, DISTILLED_STUDENT)
 """Models with a checkpoint, in the order they are trained."""
 MODELS = (*TRAINED, INT8_STUDENT)
 """Models with predictions, in the order they are shown."""
+
+SELECTION = "selection.json"
+OPTIMISTIC = (
+    "optimistic: epoch and candidate were chosen on the test subjects, as in the published code; "
+    "a person who is new gets less"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,25 @@ class FoldRun:
         """Read the held-out predictions of `model`."""
         return Predictions.open(self.predictions_path(model))
 
+    def models(self) -> list[str]:
+        """Return the models with held-out predictions, in the order they are shown.
+
+        Candidates that were kept, `student.<label>`, stand before the distilled student, in the recipe's
+        order.
+        """
+        found = {path.parent.name for path in self.folder.glob("*/predictions.npz")}
+        labels = [f"student.{row['settings'].get('label')}" for row in self.selection().get("candidates", [])]
+        kept = [name for name in labels if name in found and name not in MODELS]
+        strangers = sorted(found - {*MODELS, *kept})
+        place = MODELS.index(DISTILLED_STUDENT)
+        order = [*MODELS[:place], *kept, *strangers, *MODELS[place:]]
+        return [name for name in order if name in found]
+
+    def selection(self) -> dict[str, Any]:
+        """Return what was chosen, on whom, and the signatures of failure; empty before the fold is done."""
+        path = self.folder / SELECTION
+        return dict(read_json(path)) if path.is_file() else {}
+
     def preprocessing(self) -> dict[str, Any]:
         """Return what was fitted on the fit subjects.
 
@@ -90,8 +116,11 @@ class FoldRun:
         -------
         dict
             `signal`: {"mean": [...], "std": [...]} per channel in the window set's units;
+            `student`: the same of the student's channels, and `channels`, their names;
+            `sensors`: what the channels belong to (see `topokd_edge.data.sensors.Sensor`);
             `topology`: the image parameters (see `topokd_edge.topology.image.ImageParams`);
-            `image`: {"mean": [...], "std": [...]} per channel of the persistence images.
+            `image`: {"mean": [...], "std": [...]} per channel of the persistence images. The last two are
+            absent where no topology teacher was needed.
         """
         return dict(read_json(self.folder / "preprocessing.json"))
 
@@ -146,6 +175,26 @@ class Run:
                 return entry
         have = ", ".join(str(entry["fold"]) for entry in self.folds)
         raise BadInputError(f"{self.folder}: no fold {number}; the run has {have}")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of the run as plain data; empty when it is missing.
+
+        Raises
+        ------
+        BadInputError
+            When it is damaged.
+        """
+        path = self.folder / "recipe.toml"
+        try:
+            return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise BadInputError(f"{path}: not readable as TOML ({error})") from None
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether epochs and candidates were chosen on the test subjects, as published (protocol `paper`)."""
+        return self.recipe.get("protocol") == "paper"
 
     @property
     def environment(self) -> dict[str, Any]:

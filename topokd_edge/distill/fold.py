@@ -19,6 +19,7 @@ from topokd_edge.distill.method import Distilling, TeacherName
 from topokd_edge.distill.parts import Network, Training
 from topokd_edge.distill.preprocessing import Modalities, fit_and_apply
 from topokd_edge.distill.recipe import Recipe
+from topokd_edge.distill.seen import Seen, Shown, seen_in
 from topokd_edge.distill.signatures import Logits, find_signatures
 from topokd_edge.distill.tasks import DistillTask, LabelTask
 from topokd_edge.distill.teacher import Teacher
@@ -26,9 +27,14 @@ from topokd_edge.distill.trainer import METRICS, Subset, Task, predict, train
 from topokd_edge.files import read_json, write_bytes, write_json
 from topokd_edge.models.wrn import WideResNet, WRNSpec, count
 from topokd_edge.progress import Progress
-from topokd_edge.run import DISTILLED_STUDENT, SCRATCH_STUDENT, TRAINED, FoldRun, Predictions
-
-SELECTION = "selection.json"
+from topokd_edge.run import (
+    DISTILLED_STUDENT,
+    SCRATCH_STUDENT,
+    SELECTION,
+    TRAINED,
+    FoldRun,
+    Predictions,
+)
 
 
 def train_fold(
@@ -62,15 +68,23 @@ def train_fold(
     needed = recipe.student.needs()
     topology = recipe.topology if "topology" in needed else None
     views, made = fit_and_apply(
-        windows, fold, topology, cache, device, progress, residency, spread=recipe.scaling
+        windows,
+        fold,
+        topology,
+        cache,
+        device,
+        progress,
+        residency,
+        spread=recipe.scaling,
+        per=recipe.normalisation,
+        student=recipe.student.channels,
     )
     write_json(place.folder / "preprocessing.json", made)
     write_json(place.folder / "inputs.json", views.kept)
-    trainer = _FoldTrainer(place, windows, fold, views, recipe, progress)
+    seen = seen_in(recipe.augmentation, views.signals, made, windows.channels)
+    trainer = _FoldTrainer(place, windows, fold, views, seen, recipe, progress)
     teachers = {name: trainer.teach(name) for name in get_args(TeacherName) if name in needed}
-    student = recipe.student
-    scratch = trainer.on_labels(SCRATCH_STUDENT, views.signals, student.network, student.scratch)
-    trainer.distil(teachers, scratch)
+    trainer.distil(teachers, trainer.from_scratch())
 
 
 @dataclass(frozen=True)
@@ -81,22 +95,37 @@ class _FoldTrainer:
     windows: WindowSet
     fold: Fold
     views: Modalities
+    seen: Seen
     recipe: Recipe
     progress: Progress
 
     def teach(self, name: TeacherName) -> WideResNet:
         """Train one teacher on labels, and predict the held-out windows."""
         member = self.recipe.signal_teacher if name == "signal" else self.recipe.topology_teacher
-        return self.on_labels(
-            f"teacher.{name}", self._inputs(name), member.network, member.training, member.mixup_alpha
+        seen = self.seen.under(member.training)
+        shown = seen.to_signal_teacher() if name == "signal" else seen.to_topology_teacher()
+        return self._on_labels(
+            f"teacher.{name}", self._inputs(name), shown, member.network, member.training, member.mixup_alpha
         )
 
-    def on_labels(
-        self, name: str, inputs: Inputs, network: Network, training: Training, mixup_alpha: float = 0.0
+    def from_scratch(self) -> WideResNet:
+        """Train the student on labels alone, and predict the held-out windows."""
+        student = self.recipe.student
+        shown = self.seen.under(student.scratch).to_student()
+        return self._on_labels(SCRATCH_STUDENT, self.views.student, shown, student.network, student.scratch)
+
+    def _on_labels(
+        self,
+        name: str,
+        inputs: Inputs,
+        shown: Shown | None,
+        network: Network,
+        training: Training,
+        mixup_alpha: float = 0.0,
     ) -> WideResNet:
         """Train one network on labels, and predict the held-out windows."""
         spec = self._spec(network, inputs)
-        task = LabelTask(self._fresh(name, spec), inputs, self.views.y, mixup_alpha)
+        task = LabelTask(self._fresh(name, spec), inputs, self.views.y, mixup_alpha, shown)
         model = self._train(self.place.model_folder(name), name, task, training)
         self._predict(name, model, inputs)
         return model
@@ -116,10 +145,13 @@ class _FoldTrainer:
         students, rows = [], []
         for index, (settings, folder) in enumerate(zip(variants, folders, strict=True)):
             start = self._start(settings, teachers, scratch)
-            task = DistillTask(start, self.views.signals, self.views.y, answering, settings)
-            students.append(self._train(folder, self._called(index), task, self.recipe.student.distilled))
+            training = self.recipe.student.distilled
+            task = DistillTask(
+                start, self.views.student, self.views.y, answering, settings, self.seen.under(training)
+            )
+            students.append(self._train(folder, self._called(index), task, training))
             if self.recipe.student.keep == "all":
-                self._predict(folder.name, students[-1], self.views.signals)
+                self._predict(folder.name, students[-1], self.views.student)
             meta = read_json(folder / META)
             rows.append(
                 {
@@ -153,7 +185,7 @@ class _FoldTrainer:
                 "signatures": signatures,
             },
         )
-        self._predict(DISTILLED_STUDENT, model.to(self.views.y.device), self.views.signals)
+        self._predict(DISTILLED_STUDENT, model.to(self.views.y.device), self.views.student)
 
     def _signatures(
         self,
@@ -173,8 +205,8 @@ class _FoldTrainer:
         found = find_signatures(
             self.views.y[judges].cpu().numpy(),
             {name: say(model, self._inputs(name)) for name, model in teachers.items()},
-            say(scratch, self.views.signals),
-            [(settings, say(student, self.views.signals)) for settings, student in candidates],
+            say(scratch, self.views.student),
+            [(settings, say(student, self.views.student)) for settings, student in candidates],
             best,
         )
         return [asdict(item) for item in found]
@@ -193,7 +225,7 @@ class _FoldTrainer:
         self, settings: Distilling, teachers: Mapping[TeacherName, WideResNet], scratch: WideResNet
     ) -> WideResNet:
         """Return the student to distil into: a copy of a trained network, or a fresh one."""
-        spec = self._spec(self.recipe.student.network, self.views.signals)
+        spec = self._spec(self.recipe.student.network, self.views.student)
         student = self._fresh(DISTILLED_STUDENT, spec)
         if settings.annealing:
             trained = scratch if settings.annealing_from == "scratch" else teachers["signal"]

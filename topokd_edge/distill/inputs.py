@@ -1,4 +1,4 @@
-"""What a network learns from: standardised arrays that lie on the device, or are read from disk by batch."""
+"""What a network learns from: standardised arrays on the device, or by batch from disk or computed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from topokd_edge.bundle import Normalisation
 from topokd_edge.memory import free_memory
 from topokd_edge.rows import Rows
+from topokd_edge.topology.computed import ComputedImages
 
 Residency = Literal["auto", "memory", "disk"]
 """Where inputs lie: by size, always on the device, or always on disk. The numbers are the same to the bit."""
@@ -40,7 +41,7 @@ class Inputs(Protocol):
 
 
 class Streamed:
-    """An array on disk, standardised per channel when it is read.
+    """An array on disk, or computed by rows, that is standardised per channel when it is read.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ class Streamed:
     """
 
     def __init__(self, source: Rows, scale: Normalisation, dtype: torch.dtype, device: torch.device) -> None:
+        self.kept = "computed" if isinstance(source, ComputedImages) else "disk"
         per_channel = (-1, *(1 for _ in source.shape[2:]))
         self._mean = np.asarray(scale.mean, np.float32).reshape(per_channel)
         self._std = np.asarray(scale.std, np.float32).reshape(per_channel)
@@ -87,10 +89,34 @@ class Streamed:
         return out
 
 
+class Channels:
+    """Some channels of every window, in a given order.
+
+    Parameters
+    ----------
+    source
+        Shape (windows, channels, ...).
+    channels
+        Indices into its channels, on the training device.
+    """
+
+    def __init__(self, source: Inputs, channels: Tensor) -> None:
+        self._source, self._channels = source, channels
+        self.shape = (source.shape[0], len(channels), *source.shape[2:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Return the inputs of the windows `rows` (indices, any order), on the training device."""
+        return self._source[rows][:, self._channels]
+
+
 def settle(
     sources: Mapping[str, Streamed], residency: Residency, device: torch.device
 ) -> tuple[dict[str, Inputs], dict[str, Any]]:
-    """Bring onto the device what has room there; leave the rest on disk.
+    """Bring onto the device what has room there; leave the rest on disk, or to be computed.
 
     Parameters
     ----------
@@ -107,7 +133,7 @@ def settle(
         The inputs by name.
     dict
         The account of it, JSON-able: `device`, `free_bytes`, `share`, and for each name its `bytes` as
-        standardised and where they are `kept`, "memory" or "disk".
+        standardised and where they are `kept`: "memory", "disk", or "computed" for each batch.
     """
     free = _free_on_device(device) if device.type == "cuda" else free_memory()
     room = {"auto": SHARE * free, "memory": math.inf, "disk": -math.inf}[residency]
@@ -118,7 +144,7 @@ def settle(
         if fits:
             room -= source.nbytes
         inputs[name] = source.resident() if fits else source
-        account[name] = {"bytes": source.nbytes, "kept": "memory" if fits else "disk"}
+        account[name] = {"bytes": source.nbytes, "kept": "memory" if fits else source.kept}
     return inputs, account
 
 

@@ -35,6 +35,8 @@ class Training(Part):
     """`steps` is the published one: 1, 0.2, 0.02, 0.002 times the rate from epoch 0, E/18, E/3, 2E/3."""
     momentum: Share = 0.9
     weight_decay: NotNegative = 1e-4
+    augment: bool = True
+    """Whether the recipe's section `augmentation` applies."""
 
 
 class Network(Part):
@@ -49,7 +51,7 @@ class Augmentation(Part):
     """What is done to signals while networks learn; see `topokd_edge.distill.augment`. All 0: nothing."""
 
     rotation: NotNegative = 0.0
-    """Standard deviation in rad of the angle that the three-axis sensors of one place are turned by together."""
+    """Standard deviation in rad of the angle by which three-axis sensors of one place are turned together."""
     scale: NotNegative = 0.0
     """Standard deviation of the logarithm of each sensor's gain: 0.1 is about 10 %."""
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -58,3 +60,11 @@ class Augmentation(Part):
     """Gaussian noise, in standard deviations of the standardised channel."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that a sensor is lost from a window and reads its mean; never all of them."""
+    images: Literal["clean", "redrawn"] = "clean"
+    """What the topology teacher sees of an augmented window. `clean`: the image of the window as it was, so
+    that the student learns to answer for the changed window as its teacher does for the real one. `redrawn`:
+    the image of the changed window, made anew in every step, also while the topology teacher learns."""
+
+    def changes(self) -> bool:
+        """Return whether anything is asked for."""
+        return any((self.rotation, self.scale, self.shift, self.jitter, self.drop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from topokd_edge.bundle import Normalisation
+from topokd_edge.data.sensors import Sensor, sensors
 from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
-from topokd_edge.distill.inputs import Inputs, Residency, Streamed, settle
+from topokd_edge.distill.inputs import Channels, Inputs, Residency, Streamed, settle
 from topokd_edge.distill.recipe import Topology
-from topokd_edge.errors import BadInputError
+from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.progress import Progress
 from topokd_edge.rows import Rows
 from topokd_edge.topology.cache import cached_images
@@ -36,12 +38,14 @@ _BLOCK_BYTES = 16 << 20
 class Modalities:
     """Both views of every window, in the same order.
 
-    `signals` float32 (windows, channels, length); `images` float16 (windows, channels, rows, columns),
-    both standardised per channel; `y` int64, on the training device. `images` is None where nobody learns
-    from them. `kept` says where the views lie and why; see `topokd_edge.distill.inputs.settle`.
+    `signals` float32 (windows, channels, length), `student` the same with its channels only; `images` float16
+    (windows, channels, rows, columns); all standardised per channel; `y` int64, on the training device.
+    `images` is None where nobody learns from them. `kept` says where the views lie and why; see
+    `topokd_edge.distill.inputs.settle`.
     """
 
     signals: Inputs
+    student: Inputs
     images: Inputs | None
     y: Tensor
     kept: dict[str, Any]
@@ -56,6 +60,8 @@ def fit_and_apply(
     progress: Progress,
     residency: Residency = "auto",
     spread: Spread = "pooled",
+    per: Literal["channel", "sensor"] = "channel",
+    student: tuple[str, ...] = (),
 ) -> tuple[Modalities, dict[str, Any]]:
     """Fit the scaling on the fold's fit subjects, and apply it to every window, in bounded memory.
 
@@ -78,6 +84,10 @@ def fit_and_apply(
         Whether views may stay on disk. Without it, images for which the disk has no room are computed.
     spread
         Which standard deviation scales signals and images.
+    per
+        Whether the axes of a sensor are divided by one standard deviation, their root mean square.
+    student
+        Channels of the student; empty is all.
 
     Returns
     -------
@@ -90,7 +100,10 @@ def fit_and_apply(
     ------
     BadInputError
         When a sample is not finite, or a channel does not vary over the fit subjects.
+    UsageError
+        When the student has a channel that the set has not.
     """
+    channels = student_channels(windows, student)
     fit = windows.of_subjects(fold.fit)
     if topology is not None:
         params = fit_params(windows.x, rows=fit, **topology.model_dump())
@@ -108,8 +121,19 @@ def fit_and_apply(
             f"channel {', '.join(flat)} does not vary over the fit subjects {', '.join(fold.fit)}",
             hint="import again with --channels and leave it out",
         )
+    found = sensors(windows.channels, windows.units)
+    if per == "sensor":
+        signal = _per_sensor(signal, found)
     sources = {"signals": Streamed(windows.x, signal, torch.float32, device)}
-    made: dict[str, Any] = {"signal": asdict(signal)}
+    made: dict[str, Any] = {
+        "signal": asdict(signal),
+        "student": {
+            "channels": [windows.channels[index] for index in channels],
+            "mean": [signal.mean[index] for index in channels],
+            "std": [signal.std[index] for index in channels],
+        },
+        "sensors": [asdict(sensor) for sensor in found],
+    }
     if params is not None:
         find = cached_images if residency == "disk" else images_of
         images = find(windows, params, cache, progress=progress)
@@ -119,7 +143,34 @@ def fit_and_apply(
     views, kept = settle(sources, residency, device)
     progress(f"fold {fold.fold}, inputs", 1, 1, _told(kept))
     y = torch.from_numpy(np.ascontiguousarray(windows.y)).to(device)
-    return Modalities(views["signals"], views.get("images"), y, kept), made
+    signals = views["signals"]
+    own = Channels(signals, torch.tensor(channels, device=device)) if student else signals
+    return Modalities(signals, own, views.get("images"), y, kept), made
+
+
+def student_channels(windows: WindowSet, names: tuple[str, ...]) -> list[int]:
+    """Return the indices of the student's channels, in its order; of all where none are named.
+
+    Raises
+    ------
+    UsageError
+        When the set has no such channel.
+    """
+    if strangers := [name for name in names if name not in windows.channels]:
+        raise UsageError(
+            f"student.channels: no channel {', '.join(strangers)} in the window set; it has "
+            f"{', '.join(windows.channels)}"
+        )
+    return [windows.channels.index(name) for name in names or windows.channels]
+
+
+def _per_sensor(scale: Normalisation, found: Sequence[Sensor]) -> Normalisation:
+    """Give the channels of a sensor one standard deviation: the root of their mean variance."""
+    std = np.array(scale.std)
+    for sensor in found:
+        rows = list(sensor.channels)
+        std[rows] = np.sqrt(np.mean(std[rows] ** 2))
+    return Normalisation(scale.mean, tuple(std.tolist()))
 
 
 def _refuse_what_is_not_finite(x: Rows) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from topokd_edge.data.split import Fold, SplitPlan
 from topokd_edge.distill.method import Distilling, TeacherName
-from topokd_edge.distill.parts import Count, Network, NotNegative, Part, Training
+from topokd_edge.distill.parts import Augmentation, Count, Network, NotNegative, Part, Training
 from topokd_edge.distill.topology_part import Topology as Topology
 from topokd_edge.errors import UsageError
 
@@ -33,6 +33,8 @@ class Student(Part):
     """The student: its shape, training from scratch, distillation, and what is selected."""
 
     network: Network = Network()
+    channels: tuple[str, ...] = ()
+    """Those that the student will have on its device, in this order; the teachers have all. Empty: all."""
     scratch: Training
     distilled: Training
     distilling: Distilling = Distilling()
@@ -40,6 +42,13 @@ class Student(Part):
     """Changes to `distilling` that are all tried; the best on the validation subjects is kept."""
     keep: Literal["best", "all"] = "best"
     """`all` also predicts with each candidate on the held-out subjects, as `student.<label>`."""
+
+    @field_validator("channels")
+    @classmethod
+    def _each_channel_once(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(channels)) < len(channels):
+            raise ValueError("expected each channel once")
+        return channels
 
     @model_validator(mode="after")
     def _candidates_are_valid(self) -> Student:
@@ -126,6 +135,8 @@ class Experiment(Part):
     pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)]
     holds: Literal["all", "any"] = "all"
     """Whether the claim is made of all pairs, or of at least one."""
+    images: tuple[Count, Count] | None = None
+    """(rows, columns) of persistence images that are part of the claim."""
 
 
 class Recipe(Part):
@@ -140,6 +151,12 @@ class Recipe(Part):
     scaling: Literal["pooled", "window"] = "pooled"
     """Standard deviation that signals and images are divided by, per channel: over all samples of the fit
     subjects, or, as published, the mean of the windows' own (which inflates channels that hardly move)."""
+    normalisation: Literal["channel", "sensor"] = "channel"
+    """Whether each channel of a signal is divided by its own standard deviation, or the three axes of a
+    sensor by one, so that they keep their proportions."""
+    augmentation: Augmentation = Augmentation()
+    """Of signals while student, signal teacher and, with `images = "redrawn"`, topology teacher learn; each
+    may decline it with `augment = false` where its training is described."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     split: Split
     topology: Topology = Topology()
@@ -157,6 +174,11 @@ class Recipe(Part):
             problems.append(
                 "signal_teacher.network: expected that of student.network, since annealing_from = "
                 "'signal-teacher' hands its weights on"
+            )
+        if inherits and self.student.channels:
+            problems.append(
+                "student.channels: expected none, since annealing_from = 'signal-teacher' hands on weights "
+                "for all channels"
             )
         known = self.models()
         problems += [

@@ -19,6 +19,7 @@ from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet, subject_key
 from topokd_edge.distill.fold import train_fold
 from topokd_edge.distill.inputs import Residency
+from topokd_edge.distill.preprocessing import student_channels
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.errors import BadInputError, MissingError, UsageError
 from topokd_edge.files import new_folder, refuse_existing, write_json, write_text
@@ -37,9 +38,12 @@ def start_run(out: Path, data: Path, recipe: Recipe, *, overwrite: bool = False)
         When `out` exists, the data is not a window set, or its subjects do not fit the folds.
     CheckFailedError
         When the audit of the folds fails.
+    UsageError
+        When the student has a channel that the window set has not.
     """
     refuse_existing(out, overwrite=overwrite, also="--resume to go on with it")
     windows = WindowSet.open(data)
+    student_channels(windows, recipe.student.channels)
     folds = planned_folds(windows, recipe)
     with new_folder(out, overwrite=overwrite) as folder:
         write_text(folder / "recipe.toml", recipe.to_toml())
