@@ -142,9 +142,9 @@ MAKERS = {"geneactiv": write_geneactiv, "npz": write_npz}
 def imported(arguments: list[str], out: Path) -> tuple[float, int]:
     """Import in a process of its own; returns seconds and the peak of its resident memory in bytes."""
     code = (
-        "import resource, sys; from topokd_edge.cli import main\n"
+        "import sys; from topokd_edge.cli import main\n"
         "try: main()\n"
-        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "finally: print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')), file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, "data", "import", *arguments, "--out", str(out), "--seconds", "5"]
     began = time.perf_counter()
@@ -152,7 +152,8 @@ def imported(arguments: list[str], out: Path) -> tuple[float, int]:
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stderr)
-    peak = next(line for line in done.stderr.splitlines() if line.startswith("peak "))
+    # Not getrusage: its peak begins with the memory of this process, which started the other.
+    peak = next(line for line in done.stderr.splitlines() if line.startswith("VmHWM"))
     return seconds, int(peak.split()[1]) * 1024
 
 

@@ -10,6 +10,7 @@ import typer
 from topokd_edge.cli import console
 from topokd_edge.cli._import_shown import show_import
 from topokd_edge.cli.fetch import fetch_data
+from topokd_edge.cli.inspect import inspect_data
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -17,6 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 app.command("fetch")(fetch_data)
+app.command("inspect")(inspect_data)
 
 
 @app.callback()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.arrays import forget_pages
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Recording
 from topokd_edge.errors import BadInputError
 
@@ -128,6 +129,7 @@ def _blocks(recording: Recording, size: int) -> Iterator[npt.NDArray[np.float32]
     """Give the samples in blocks of shape (channels, up to `size`)."""
     for start in range(0, recording.samples.shape[1], size):
         yield recording.samples[:, start : start + size]
+        forget_pages(recording.samples)
 
 
 def _norms_at_rest(recording: Recording, rows: list[int]) -> npt.NDArray[np.float64]:

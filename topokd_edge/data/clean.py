@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import appended_npy, map_npy
+from topokd_edge.arrays import appended_npy, forget_pages, map_npy
 from topokd_edge.data.align import Sensor, align, described
 from topokd_edge.data.clock import STATED_TOLERANCE, ClockReading, read_clock
 from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan, without_lost
@@ -287,6 +288,12 @@ def _need_even(recording: Recording, cleaning: Cleaning) -> None:
     )
 
 
+def _stamps(time: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]:
+    for at in range(0, len(time), _BLOCK):
+        yield np.asarray(time[at : at + _BLOCK])
+        forget_pages(time)
+
+
 def _clock(stream: Stream, spooled: Spooled, cleaning: Cleaning) -> ClockReading:
     """Return rate and gaps, from the stamps where there are any."""
     if spooled.time is not None:
@@ -311,7 +318,7 @@ def _reading(
     where: str,
 ) -> ClockReading:
     return read_clock(
-        lambda: (np.asarray(time[at : at + _BLOCK]) for at in range(0, len(time), _BLOCK)),
+        lambda: _stamps(time),
         stated_hz=stated_hz,
         stated_by_user=by_user,
         borders=borders,

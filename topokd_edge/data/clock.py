@@ -165,7 +165,11 @@ def _survey(times: Times, borders: npt.NDArray[np.int64], where: str) -> _Survey
 
 
 def _choose(estimate: float, stated: float | None, by_user: bool) -> tuple[float, list[str]]:
-    """Return the rate to use and what to say about it."""
+    """Return the rate to use and what to say about it.
+
+    Nine digits of an estimate are more than stamps tell, and recordings of one clock come out the same.
+    """
+    estimate = float(f"{estimate:.9g}")
     if stated is None:
         return estimate, []
     off = stated / estimate - 1

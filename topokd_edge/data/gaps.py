@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import map_npy, write_npy
+from topokd_edge.arrays import forget_pages, map_npy, write_npy
 from topokd_edge.data.check import not_finite
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
 from topokd_edge.errors import BadInputError
@@ -27,6 +27,7 @@ def blocks(samples: Samples, start: int, stop: int) -> Iterator[Samples]:
     """Give `samples[:, start:stop]` as blocks of shape (n, channels)."""
     for low in range(start, stop, BLOCK):
         yield samples[:, low : min(low + BLOCK, stop)].T
+        forget_pages(samples)
 
 
 def written(path: Path, length: int, channels: int, parts: Iterable[Samples]) -> Samples:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topokd_edge.arrays import RowWriter, appended_npy, map_npy
+from topokd_edge.arrays import RowWriter, appended_npy, forget_pages, map_npy
 from topokd_edge.data.clean import Cleaned, Cleaning, UndecidedError, clean
 from topokd_edge.data.recordingset import SAMPLES
 from topokd_edge.data.stream import Refused, Stream
@@ -109,6 +109,7 @@ def _appended(found: _OnDisk, writer: RowWriter) -> Cleaned:
     samples = map_npy(found.samples, hint="import again")
     for start in range(0, len(samples), _BLOCK):
         writer.append(samples[start : start + _BLOCK])
+        forget_pages(samples)
     empty = np.broadcast_to(np.float32(0), samples.shape[::-1])
     return replace(found.cleaned, recording=replace(found.cleaned.recording, samples=empty))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
@@ -173,9 +173,3 @@ def _from_json(document: dict[str, Any]) -> Recording:
         segments = tuple(float("nan") if hz is None else hz for hz in values["clock"]["segment_hz"])
         values["clock"] = Clock(**{**values["clock"], "segment_hz": segments})
     return Recording(**values)
-
-
-def iter_blocks(recording: Recording, rows: int = _BLOCK) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the samples of a recording in blocks of shape (channels, up to `rows`)."""
-    for start in range(0, recording.samples.shape[1], rows):
-        yield recording.samples[:, start : start + rows]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import load_npz
+from topokd_edge.arrays import forget_pages, load_npz
 from topokd_edge.data.recordingset import RecordingSet
 from topokd_edge.data.view import WindowView
 from topokd_edge.errors import BadInputError
@@ -113,6 +113,7 @@ class WindowSet:
         digest = hashlib.sha256(FORMAT.encode())
         for block in range(0, len(self), _BLOCK):
             digest.update(self.x[block : block + _BLOCK].data)
+            forget_pages(self.recordings.samples)
         for array in (self.y, self.recording, self.start):
             digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         names = [self.subject.tolist(), self.session.tolist(), self.channels, self.units, self.class_names]
