@@ -273,3 +273,10 @@ def test_a_partial_first_second_is_put_at_its_end() -> None:
     stamps = np.repeat([5.0, 6.0, 7.0], [20, 100, 30])
     spread = np.concatenate(list(spread_repeats(in_blocks(stamps), 0.01, partial=True)))
     np.testing.assert_allclose(spread, 5.8 + np.arange(150) * 0.01, atol=1e-9)
+
+
+@pytest.mark.parametrize("begin", [0.0, 1000.0, 1_700_000_000.0])
+def test_recordings_of_one_clock_have_the_same_rate(begin: float) -> None:
+    """Whatever their length, or else no two of them could make one set of windows."""
+    rates = {read(np.round(begin + np.arange(n) / 50, 3)).rate_hz for n in (300, 301, 777, 1234, 5001)}
+    assert rates == {50.0}
