@@ -18,7 +18,8 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, MissingError
 from topokd_edge.files import read_json, replacing, sha256_bytes, sha256_file, write_json
 from topokd_edge.progress import Progress, silent
-from topokd_edge.topology.image import Backend, persistence_images
+from topokd_edge.topology.cost import predict_cost
+from topokd_edge.topology.image import Backend, backend_for, persistence_images
 from topokd_edge.topology.params import ImageParams
 from topokd_edge.topology.sublevel import refuse_non_finite
 
@@ -26,6 +27,10 @@ FORMAT = "topokd-images/1"
 TASK = "persistence images"
 _BLOCK_BYTES = 64 << 20
 """Images computed at a time: bounds memory, whatever the size of the set."""
+
+
+class NoRoomError(MissingError):
+    """The disk has too little room for images."""
 
 
 def cached_images(
@@ -77,14 +82,20 @@ def cached_images(
     }
     stem = folder / sha256_bytes(json.dumps(about, sort_keys=True).encode())[:24]
     data, meta = stem.with_suffix(".npy"), stem.with_suffix(".json")
-    dtype = np.dtype(np.float16 if params.normalise == "max" else np.float32)
+    dtype = stored_as(params)
     shape = (len(chosen), windows.x.shape[1], *params.size)
     cached = _read(data, meta, about, dtype, shape)
     if cached is None:
-        write_images(windows, params, data, index=chosen, dtype=dtype, progress=progress)
+        backend = backend_for(params)
+        write_images(windows, params, data, index=chosen, dtype=dtype, backend=backend, progress=progress)
         write_json(meta, {**about, "sha256": sha256_file(data)})
         cached = np.load(data, mmap_mode="r", allow_pickle=False)
     return cached
+
+
+def stored_as(params: ImageParams) -> np.dtype[Any]:
+    """Return how numbers of images are kept: float16 when they end at 1."""
+    return np.dtype(np.float16 if params.normalise == "max" else np.float32)
 
 
 def _read(
@@ -149,7 +160,9 @@ def write_images(
     path.parent.mkdir(parents=True, exist_ok=True)
     _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     degenerate = np.empty(shape[:2], dtype=np.bool_)
-    block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else 1
+    if backend == "reference":
+        _tell(windows, params, len(index), jobs, progress)
+    block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else _block_of_reference(params)
     parts = (index[start : start + block] for start in range(0, len(index), block))
 
     def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
@@ -158,7 +171,7 @@ def write_images(
             for images, empty in drawn:
                 degenerate[done : done + len(images)] = empty
                 done += len(images)
-                yield _as_half(images) if np.dtype(dtype) == np.float16 else images
+                yield rounded(images, np.dtype(dtype))
                 progress(TASK, done, len(index))
 
     with replacing(path) as part:
@@ -177,17 +190,17 @@ def _drawn(
     backend: Backend,
     jobs: int | None,
 ) -> Iterator[Iterator[_Drawn]]:
-    """Give what `_draw` makes of each part of the set, in order; joblib's workers share "reference"."""
+    """Give what `draw` makes of each part of the set, in order; joblib's workers share "reference"."""
     calls = (
-        (np.asarray(windows.x[part]), [_name(windows, window) for window in part], params, backend)
+        (np.asarray(windows.x[part]), [name_of(windows, window) for window in part], params, backend)
         for part in parts
     )
     if backend == "fast":
-        yield (_draw(*call) for call in calls)
+        yield (draw(*call) for call in calls)
         return
     from joblib import Parallel, delayed
 
-    drawn = Parallel(n_jobs=jobs, return_as="generator")(delayed(_draw)(*call) for call in calls)
+    drawn = Parallel(n_jobs=jobs, return_as="generator")(delayed(draw)(*call) for call in calls)
     try:
         yield drawn
     finally:
@@ -196,14 +209,16 @@ def _drawn(
             drawn.close()
 
 
-def _draw(x: npt.NDArray[np.float32], names: list[str], params: ImageParams, backend: Backend) -> _Drawn:
+def draw(x: npt.NDArray[np.float32], names: list[str], params: ImageParams, backend: Backend) -> _Drawn:
     """Return the images of some windows, and which are empty; `names` tell where a bad sample lies."""
     refuse_non_finite(x, names=names)
     return persistence_images(x, params, backend=backend)
 
 
-def _as_half(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Return images of maximum 1 as float16, values below 2**-14 as 0."""
+def rounded(images: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[np.floating[Any]]:
+    """Return images as they are stored: float32, or float16 (of maximum 1) with values below 2**-14 as 0."""
+    if dtype == np.float32:
+        return images
     from topokd_edge.topology import _kernels
 
     half = np.empty(images.shape, dtype=np.float16)
@@ -211,7 +226,28 @@ def _as_half(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     return half
 
 
-def _name(windows: WindowSet, window: int) -> str:
+def _block_of_reference(params: ImageParams) -> int:
+    """Return how many windows a worker gets: one, or enough to make the start of a process worth it."""
+    return 32 if params.filtration == "delay" else 1
+
+
+def _tell(windows: WindowSet, params: ImageParams, count: int, jobs: int | None, progress: Progress) -> None:
+    """Tell what a slow job will take, before it starts."""
+    from joblib import effective_n_jobs
+
+    cost = predict_cost(windows.x, params, backend="reference")
+    workers = effective_n_jobs(jobs)
+    seconds = cost.seconds * count / len(windows) / workers
+    images = cost.bytes * count / len(windows)
+    progress(
+        TASK,
+        0,
+        count,
+        f"about {seconds:.0f} s, {images / 1e6:.0f} MB, and {workers * cost.memory / 1e6:.0f} MB of memory",
+    )
+
+
+def name_of(windows: WindowSet, window: int) -> str:
     """Return where a window comes from, for an error."""
     return (
         f"number {window} of the set, subject {windows.subject[window]}, session {windows.session[window]}, "
@@ -220,10 +256,10 @@ def _name(windows: WindowSet, window: int) -> str:
 
 
 def _need_room(folder: Path, needed: int) -> None:
-    """Raise MissingError when the disk of `folder` has less than `needed` bytes free."""
+    """Raise NoRoomError when the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise MissingError(
+        raise NoRoomError(
             f"{folder}: the images need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free",
             hint="free space, choose another folder, or make smaller images",
         )

@@ -12,6 +12,7 @@ from typing import Any
 from topokd_edge.errors import BadInputError, MissingError
 
 _START_SECONDS = 60.0
+_END_SECONDS = 0.5
 
 
 def in_child(
@@ -55,6 +56,7 @@ def in_child(
             ours.send(item)
             answer = _answer(ours, seconds)
             if answer is None:
+                child.join(_END_SECONDS)
                 why = f"took more than {seconds:g} s" if child.is_alive() else f"ended by {child.exitcode}"
                 raise BadInputError(f"{name}, window {number}: {why}, and was stopped", hint=hint)
             done, result = answer

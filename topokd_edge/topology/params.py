@@ -204,12 +204,32 @@ def fit_params(
 
     rows = np.arange(len(x)) if rows is None else rows
     check_windows((len(rows), *x.shape[1:]))
-    channels = x.shape[1]
-    stated = (_per_channel(birth_range, channels), _per_channel(persistence_range, channels))
+    # What is wrong with the options is told before anything is read.
+    params = check_options(x.shape[1], sigma=sigma, layout=layout, min_life=min_life, **options)
+    stated = (_per_channel(birth_range, x.shape[1]), _per_channel(persistence_range, x.shape[1]))
+    births, lives = _fitting.ranges(x, rows, params, *stated)
+    params = dataclasses.replace(params, birth_range=births, persistence_range=lives)
+    return dataclasses.replace(params, sigma=_fitting.sigma(x, rows, params)) if sigma == "fit" else params
+
+
+def check_options(
+    channels: int = 1,
+    *,
+    sigma: float | Literal["fit"] = 0.015,
+    layout: Layout = "cells",
+    min_life: float | None = None,
+    **options: Any,
+) -> ImageParams:
+    """Return parameters with placeholders for what is fitted.
+
+    Raises
+    ------
+    UsageError
+        When an option of `fit_params` is out of its range, or does not go with another.
+    """
     if min_life is None:
         min_life = 0.01 if layout == "paper" else 0.001
-    # What is wrong with the options is told before anything is read.
-    params = ImageParams(
+    return ImageParams(
         birth_range=((-1.0, 1.0),) * channels,
         persistence_range=((0.0, 1.0),) * channels,
         sigma=0.015 if sigma == "fit" else sigma,
@@ -217,9 +237,6 @@ def fit_params(
         min_life=min_life,
         **options,
     )
-    births, lives = _fitting.ranges(x, rows, params, *stated)
-    params = dataclasses.replace(params, birth_range=births, persistence_range=lives)
-    return dataclasses.replace(params, sigma=_fitting.sigma(x, rows, params)) if sigma == "fit" else params
 
 
 def _per_channel(stated: Range | tuple[Range, ...] | None, channels: int) -> tuple[Range, ...] | None:

@@ -13,8 +13,7 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import UsageError
 from topokd_edge.files import new_folder, write_json
 from topokd_edge.progress import Progress, silent
-from topokd_edge.topology.cache import FORMAT, TASK, write_images
-from topokd_edge.topology.cost import predict_cost
+from topokd_edge.topology.cache import FORMAT, write_images
 from topokd_edge.topology.image import Backend
 from topokd_edge.topology.params import fit_params
 
@@ -74,12 +73,6 @@ def extract_images(
     with new_folder(out, overwrite=overwrite) as folder:
         start = time.perf_counter()
         params = fit_params(windows.x, rows=windows.of_subjects(list(fit_on)), size=size)
-        if backend == "reference":
-            from joblib import effective_n_jobs
-
-            expected = predict_cost(windows.x, params, backend=backend)
-            seconds = expected.seconds / effective_n_jobs(jobs)
-            progress(TASK, 0, len(windows), f"about {seconds:.0f} s, {expected.bytes / 1e6:.0f} MB")
         everything = np.arange(len(windows))
         path = folder / "images.npy"
         degenerate = write_images(

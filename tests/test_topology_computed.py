@@ -1,0 +1,116 @@
+"""Images computed for each batch where the disk has no room: the same bits as from the cache."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_recordings import windows_of
+from test_topology_image import noisy
+
+from topokd_edge.bundle import Normalisation
+from topokd_edge.data.split import Fold
+from topokd_edge.data.windowset import WindowSet
+from topokd_edge.distill.inputs import Streamed
+from topokd_edge.distill.preprocessing import fit_and_apply
+from topokd_edge.distill.recipe import Topology
+from topokd_edge.errors import BadInputError, MissingError
+from topokd_edge.topology.cache import cached_images
+from topokd_edge.topology.computed import ComputedImages, images_of
+from topokd_edge.topology.params import fit_params
+
+CPU = torch.device("cpu")
+
+
+def window_set(count: int = 12) -> WindowSet:
+    x = noisy(count)
+    x[3] = 1.0
+    return windows_of(x, np.arange(count) % 2, [str(1 + i % 4) for i in range(count)], ("a", "b"))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"normalise": "none"}, {"layout": "paper"}, {"filtration": "superlevel"}]
+)
+def test_the_bits_are_those_of_the_cache(options: dict[str, Any], tmp_path: Path) -> None:
+    windows = window_set()
+    params = fit_params(windows.x, **options)
+    cached, computed = cached_images(windows, params, tmp_path), ComputedImages(windows, params)
+    assert (computed.shape, len(computed)) == (cached.shape, len(cached))
+    rows = np.array([7, 3, 3, 0, 11])
+    assert computed[rows].dtype == cached.dtype
+    assert computed[rows].tobytes() == cached[rows].tobytes()
+    assert computed[rows[:0]].shape == (0, *cached.shape[1:])
+    scale = Normalisation((0.1, 0.2), (0.3, 0.4))
+    streamed = [Streamed(source, scale, torch.float16, CPU) for source in (cached, computed)]
+    batch = torch.tensor([5, 2, 5])
+    assert torch.equal(streamed[0][batch], streamed[1][batch])
+    assert torch.equal(streamed[0].resident(), streamed[1].resident())
+
+
+def test_the_room_on_the_disk_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = window_set()
+    params = fit_params(windows.x)
+    needed = 12 * 2 * 64 * 64 * 2
+    told: list[str] = []
+    for free, computed in ((needed - 1, True), (needed, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        images = images_of(
+            windows, params, tmp_path, progress=lambda task, done, total, note="": told.append(note)
+        )
+        assert isinstance(images, ComputedImages) == computed
+    assert "computed for each batch" in told[0]
+    # What is cached already is read, however full the disk is.
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert not isinstance(images_of(windows, params, tmp_path), ComputedImages)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(("free", "kept"), [(0, "computed"), (10**12, "memory")])
+def test_training_says_that_images_are_computed(
+    free: int, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topokd_edge.distill import inputs
+
+    monkeypatch.setattr(inputs, "free_memory", lambda: free)
+    fold = Fold(1, test=("1",), validation=("2",), fit=("3", "4"))
+    told: list[str] = []
+    views, made = fit_and_apply(
+        window_set(),
+        fold,
+        Topology(),
+        tmp_path,
+        CPU,
+        lambda task, done, total, note="": told.append(note),
+    )
+    assert views.kept["images"]["kept"] == kept
+    words = {"computed": "MB computed for each batch", "memory": "MB in memory"}
+    assert words[kept] in told[-1]
+    monkeypatch.undo()
+    others, remade = fit_and_apply(window_set(), fold, Topology(), tmp_path, CPU, lambda *_, **__: None)
+    every = torch.arange(12)
+    assert views.images is not None
+    assert others.images is not None
+    assert torch.equal(views.images[every], others.images[every])
+    assert made == remade
+    with pytest.raises(MissingError, match="free"):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        fit_and_apply(window_set(), fold, Topology(sigma=0.2), tmp_path, CPU, lambda *_, **__: None, "disk")
+
+
+def test_a_bad_sample_is_named_by_subject() -> None:
+    x = noisy(12)
+    params = fit_params(x)
+    x[5, 1, 7] = np.nan
+    windows = windows_of(x, np.arange(12) % 2, [str(1 + i % 4) for i in range(12)], ("a", "b"))
+    with pytest.raises(BadInputError, match="number 5 of the set, subject 2"):
+        ComputedImages(windows, params)[np.array([1, 5])]
