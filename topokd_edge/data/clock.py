@@ -167,9 +167,10 @@ def _survey(times: Times, borders: npt.NDArray[np.int64], where: str) -> _Survey
 def _choose(estimate: float, stated: float | None, by_user: bool) -> tuple[float, list[str]]:
     """Return the rate to use and what to say about it.
 
-    Nine digits of an estimate are more than stamps tell, and recordings of one clock come out the same.
+    Six digits of an estimate are what a sensor's clock keeps. With more, no two recordings would have the
+    same rate: the rounding of seconds since 1970 alone is 2e-7 s.
     """
-    estimate = float(f"{estimate:.9g}")
+    estimate = float(f"{estimate:.6g}")
     if stated is None:
         return estimate, []
     off = stated / estimate - 1
