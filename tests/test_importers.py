@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_recordings import import_into, npz_arrays, read_path, recording, shared_data, write_npz
 
+from topokd_edge.arrays import map_npy
 from topokd_edge.data.account import account
 from topokd_edge.data.check import acceleration_norms_g, check_recordings
 from topokd_edge.data.importers import IMPORTERS, importer, shoulder_watch
@@ -143,6 +144,14 @@ def test_npz_text_that_is_no_text(tmp_path: Path, code: int) -> None:
     path = write_npz(tmp_path / "bad.npz", class_names=names)
     with pytest.raises(BadInputError, match=r"class_names\.npy: damaged(.|\n)*letters"):
         read_path("npz", path)
+
+
+def test_npz_with_a_header_of_python_2_is_read_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(6).reshape(2, 3))
+    content = (tmp_path / "a.npy").read_bytes()
+    assert content.count(b"(2, 3), ") == 1
+    (tmp_path / "a.npy").write_bytes(content.replace(b"(2, 3), ", b"(2L, 3),"))
+    np.testing.assert_array_equal(map_npy(tmp_path / "a.npy", hint=""), [[0, 1, 2], [3, 4, 5]])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -45,7 +47,8 @@ def load_npz(path: Path, *, hint: str = "copy or download the file again") -> di
             data = np.load(stream, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive")
-            with data:
+            with data, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as in map_npy
                 return {key: _legible(data[key]) for key in data.files}
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file", hint=hint) from None
@@ -62,7 +65,9 @@ def map_npy(path: Path, *, hint: str) -> npt.NDArray[Any]:
         When the file is missing or damaged.
     """
     try:
-        return _legible(np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header in the form of Python 2, damaged or not
+            return _legible(np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False)))
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file", hint=hint) from None
     except _UNREADABLE as error:
@@ -76,6 +81,18 @@ def _legible(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))):
             raise ValueError("text that holds something else than letters")
     return array
+
+
+def forget_pages(array: npt.NDArray[Any]) -> None:
+    """Let go of what was read of a memory-mapped array, or of a part of one; it is read again when needed.
+
+    What was read counts as memory of the process until then. Other arrays are left alone.
+    """
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def write_npy(
