@@ -91,7 +91,7 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
     BadInputError
         When the run is not the one the bundle was exported from.
     """
-    students = [_cap(job, windows) for job in _students(bundle)]
+    students = [_cap(job, windows) for job in _students(bundle, run)]
     if run is None:
         note = (
             "the run of this bundle was not found: no teachers and no accuracy (give it with --run); "
@@ -116,8 +116,11 @@ def _cap(job: Job, windows: int | None) -> Job:
     return Job(job.pipeline, job.runtime, job.factory, job.args, job.model_bytes, job.macs, windows)
 
 
-def _students(bundle: Bundle) -> list[Job]:
-    scale = {"mean": list(bundle.manifest.normalisation.mean), "std": list(bundle.manifest.normalisation.std)}
+def _students(bundle: Bundle, run: Run | None) -> list[Job]:
+    normalisation = bundle.manifest.normalisation
+    scale = {"mean": list(normalisation.mean), "std": list(normalisation.std), "channels": None}
+    if run is not None and len(_channels(run)) > bundle.manifest.channels:
+        scale["channels"] = [_channels(run).index(name) for name in bundle.manifest.channel_names]
     runtimes = {"onnx": "onnxruntime", "tflite": "litert"}
     jobs = [
         Job(
@@ -136,8 +139,23 @@ def _students(bundle: Bundle) -> list[Job]:
 
 def _teachers(bundle: Bundle, place: FoldRun, work: Path) -> list[Job]:
     preprocessing = place.preprocessing()
+    jobs = []
+    if place.model_folder(TOPOLOGY_TEACHER).is_dir():
+        jobs += _tda(place, preprocessing, work)
+    if place.model_folder(SIGNAL_TEACHER).is_dir():
+        signal, macs = _export(place, SIGNAL_TEACHER, (bundle.manifest.length,), work)
+        args = {"path": str(signal), **preprocessing["signal"]}
+        jobs.append(Job(SIGNAL_TEACHER, "onnxruntime", MODEL_FILE, args, signal.stat().st_size, macs))
+    return jobs
+
+
+def _channels(run: Run) -> list[str]:
+    return list(run.data["channels"])
+
+
+def _tda(place: FoldRun, preprocessing: dict[str, Any], work: Path) -> list[Job]:
+    """Return the topology teacher behind either backend."""
     topology, topology_macs = _export(place, TOPOLOGY_TEACHER, tuple(preprocessing["topology"]["size"]), work)
-    signal, signal_macs = _export(place, SIGNAL_TEACHER, (bundle.manifest.length,), work)
     args: dict[str, Any] = {"path": str(topology), "preprocessing": preprocessing}
     size = topology.stat().st_size
     return [
@@ -151,14 +169,6 @@ def _teachers(bundle: Bundle, place: FoldRun, work: Path) -> list[Job]:
             REFERENCE_WINDOWS,
         ),
         Job("tda", "fast+onnxruntime", TDA, {**args, "backend": "fast"}, size, topology_macs),
-        Job(
-            SIGNAL_TEACHER,
-            "onnxruntime",
-            MODEL_FILE,
-            {"path": str(signal), **preprocessing["signal"]},
-            signal.stat().st_size,
-            signal_macs,
-        ),
     ]
 
 
@@ -190,7 +200,7 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
     """Return windows of subjects that no model of the fold was trained or chosen on, and notes on them."""
     windows = run.windows()
     said, scale = bundle.manifest.provenance, bundle.manifest.normalisation
-    fitted = place.preprocessing()["signal"]
+    fitted = place.preprocessing()["student"]
     same_windows = windows.content_hash == said.get("window_set")
     if not same_windows or (fitted["mean"], fitted["std"]) != (list(scale.mean), list(scale.std)):
         raise BadInputError(
@@ -202,7 +212,12 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
     most = max(1, MOST_BYTES // (4 * len(windows.channels) * windows.length))
     chosen = index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64)]
     fewer = len(chosen) < len(index)
+    own = bundle.manifest.channels
     notes = [f"tried on {len(chosen)} of {len(index)} held-out windows, evenly spread"] if fewer else []
+    if own < len(windows.channels):
+        notes.append(
+            f"the student has {own} channels, its teachers all {len(windows.channels)} of the windows"
+        )
     held_out = HeldOut(np.asarray(windows.x[chosen]), windows.y[chosen], windows.subject[chosen])
     return held_out, subjects, notes
 

@@ -47,6 +47,8 @@ def _show(table: dict[str, Any]) -> None:
     ]
     columns = ["model", "accuracy %", "± subjects", "± seeds", "macro F1 %", "ECE", "parameters", "MACs"]
     console.table(f"Held-out subjects, protocol {table['protocol']}", columns, rows)
+    if table["optimistic"]:
+        console.note(f"warning: these accuracies are {table['optimistic']}")
     names = list(table["models"])
     people = [
         [item["subject"], str(item["windows"]), *(_percent(item["models"].get(name)) for name in names)]
@@ -55,8 +57,21 @@ def _show(table: dict[str, Any]) -> None:
     console.table("Accuracy % by subject", ["subject", "windows", *names], people)
     for item in table["comparisons"]:
         typer.echo(item["sentence"])
+    show_experiments(table)
+    for item in table["signatures"]:
+        typer.echo(f"fold {item['fold']}, seed {item['seed']}: {item['name']}: {item['says']}")
     if table["folds_missing"]:
         console.note(f"warning: folds {table['folds_missing']} are not finished and not in these numbers")
+
+
+def show_experiments(table: dict[str, Any]) -> None:
+    """Print the verdict on each claim of the recipe."""
+    doubt = " (optimistic protocol)" if table["optimistic"] else ""
+    for number, item in enumerate(table["experiments"], start=1):
+        typer.echo(f"\nexperiment {number}: {item['claim']}")
+        for sentence in item["sentences"]:
+            typer.echo(f"  {sentence}")
+        typer.echo(f"  verdict{doubt}: {item['verdict']}")
 
 
 def _percent(value: float | None) -> str:

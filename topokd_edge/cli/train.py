@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from topokd_edge.cli import console
+from topokd_edge.cli.evaluate import show_experiments
 from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.run import OPTIMISTIC
 
 if TYPE_CHECKING:
     from topokd_edge.progress import Progress
@@ -70,16 +72,48 @@ def train(
             device=device,
             residency=inputs.value,
             progress=progress,
-            after_fold=lambda run, place: _int8(run, place, progress),
+            after_fold=lambda run, place: _after_fold(run, place, progress),
         )
     finished = [{"fold": place.fold, "seed": place.seed} for place in run.finished()]
+    decided = _decide(run) if loaded.experiments and finished else {}
     if json:
-        console.answer_json({"run": str(folder), "recipe": loaded.name, "finished": finished})
+        console.answer_json(
+            {
+                "run": str(folder),
+                "recipe": loaded.name,
+                "protocol": loaded.protocol,
+                "finished": finished,
+                "experiments": decided.get("experiments", []),
+            }
+        )
     else:
         typer.echo(
             f"{folder}: {len(finished)} of {len(run.folds) * len(loaded.seeds)} folds and seeds are finished"
         )
+        if decided:
+            show_experiments(decided)
+        if run.optimistic:
+            console.note(f"warning: protocol paper is {OPTIMISTIC}")
         typer.echo(f"next: topokd-edge evaluate {folder}")
+
+
+def _decide(run: Run) -> dict[str, Any]:
+    """Evaluate the finished folds, since the recipe makes claims."""
+    from topokd_edge.evaluate.run_table import evaluate_run
+
+    table = evaluate_run(run)
+    run.write("evaluation.json", table)
+    return table
+
+
+def _after_fold(run: Run, place: FoldRun, progress: Progress) -> None:
+    """Predict in int8, and tell which known failures the validation subjects show."""
+    _int8(run, place, progress)
+    for item in place.selection()["signatures"]:
+        if item["found"]:
+            console.note(
+                f"fold {place.fold}, seed {place.seed}: {item['name']}: {item['says']}; try {item['advice']}"
+            )
 
 
 def _int8(run: Run, place: FoldRun, progress: Progress) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from topokd_edge.data.windowset import WindowSet, subject_key
 from topokd_edge.errors import BadInputError
 from topokd_edge.evaluate.compare import compare
+from topokd_edge.evaluate.experiments import decide, signatures
 from topokd_edge.evaluate.metrics import (
     accuracy,
     accuracy_by_subject,
@@ -20,11 +21,12 @@ from topokd_edge.evaluate.metrics import (
     f1_by_class,
     macro_f1,
 )
+from topokd_edge.evaluate.smoothness import smoothness
 from topokd_edge.files import read_json
 from topokd_edge.run import (
     DISTILLED_STUDENT,
     INT8_STUDENT,
-    MODELS,
+    OPTIMISTIC,
     SCRATCH_STUDENT,
     SIGNAL_TEACHER,
     TOPOLOGY_TEACHER,
@@ -33,7 +35,6 @@ from topokd_edge.run import (
     Run,
 )
 
-PROTOCOL = "nested-subject"
 PAIRS = (
     (SCRATCH_STUDENT, DISTILLED_STUDENT),
     (DISTILLED_STUDENT, INT8_STUDENT),
@@ -61,13 +62,15 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-able, free of NaN. `folds`: per fold its test `subjects` and per model accuracy, macro F1 and
+        JSON-able, free of NaN. `protocol`, and in `optimistic` what to know of it, or None. `folds`: per
+        fold its test `subjects` and per model accuracy, macro F1 and
         ECE. `models`: per model `accuracy` (mean over subjects), `accuracy_windows` (share of all windows),
         `macro_f1` and `ece` (over all windows, mean over seeds), `std_subjects` and `std_seeds` (sample
         standard deviations of accuracy; None with fewer than two), `params`, `macs` (None if the
         checkpoint does not say). `subjects`: accuracy of each model on each subject. `confusion`: windows
         by true and predicted class, summed over seeds. `f1_by_class`: from the same. `comparisons`: see
-        `compare`; `b` is judged against `a`.
+        `compare`; `b` is judged against `a`. `experiments`: the recipe's claims, each with its verdict (see
+        `decide`). `signatures`: known failures, see `signatures`. `smoothness`: see `smoothness`.
 
     Raises
     ------
@@ -87,8 +90,16 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     by_subject = {name: _subject_scores(items, windows) for name, items in outcomes.items()}
     confusion = {name: _confusion(items) for name, items in outcomes.items()}
     done = sorted({item.fold for item in finished})
+    experiments = run.recipe.get("experiments", [])
+    asked = [(a, b) for experiment in experiments for a, b in experiment["pairs"]]
+    compared = {
+        (a, b): compare(a, b, by_subject[a], by_subject[b])
+        for a, b in dict.fromkeys([*PAIRS, *asked])
+        if set(by_subject.get(a, {})) & set(by_subject.get(b, {}))
+    }
     return {
-        "protocol": PROTOCOL,
+        "protocol": run.recipe.get("protocol", "nested-subject"),
+        "optimistic": OPTIMISTIC if run.optimistic else None,
         "folds_missing": sorted(set(folds) - set(done)),
         "seeds": sorted({item.seed for item in finished}),
         "class_names": list(windows.class_names),
@@ -103,11 +114,10 @@ def evaluate_run(run: Run) -> dict[str, Any]:
             name: dict(zip(windows.class_names, f1_by_class(matrix), strict=True))
             for name, matrix in confusion.items()
         },
-        "comparisons": [
-            compare(a, b, by_subject[a], by_subject[b]).to_json()
-            for a, b in PAIRS
-            if set(by_subject.get(a, {})) & set(by_subject.get(b, {}))
-        ],
+        "comparisons": [item.to_json() for item in compared.values()],
+        "experiments": [decide(experiment, compared, finished) for experiment in experiments],
+        "signatures": signatures(finished),
+        "smoothness": smoothness(finished, {name: _pooled(items) for name, items in outcomes.items()}),
     }
 
 
@@ -122,10 +132,8 @@ def _read_outcomes(
             problems.append(f"{item.folder}: fold {item.fold} is not in folds.json")
             continue
         test = windows.of_subjects(folds[item.fold]["test"])
-        for model in MODELS:
+        for model in item.models():
             path = item.predictions_path(model)
-            if not path.is_file():
-                continue
             predictions = Predictions.open(path)
             wrong = _wrong(predictions, windows, test)
             if wrong:
@@ -135,7 +143,8 @@ def _read_outcomes(
         raise BadInputError(
             "predictions do not belong to the held-out windows", problems=problems, hint="train the run again"
         )
-    return {model: outcomes[model] for model in MODELS if model in outcomes}
+    order = dict.fromkeys(name for item in finished for name in item.models())
+    return {model: outcomes[model] for model in order if model in outcomes}
 
 
 def _wrong(predictions: Predictions, windows: WindowSet, test: npt.NDArray[np.int64]) -> str:

@@ -45,6 +45,8 @@ def tiles(inputs: Inputs) -> list[Tile]:
 def sentences(inputs: Inputs) -> list[str]:
     """Return the verdict, one sentence a finding; what is missing is left out here and listed elsewhere."""
     said = []
+    if doubt := (inputs.evaluation or {}).get("optimistic"):
+        said.append(f"All accuracies on this page are {doubt}.")
     if inputs.evaluation and DISTILLED_STUDENT in inputs.evaluation["models"]:
         said += _on_accuracy(inputs.evaluation)
     if cost := int8_cost(inputs):
@@ -53,6 +55,8 @@ def sentences(inputs: Inputs) -> list[str]:
         said.append(words)
     if inputs.export and (file := device.int8_file(inputs.export)):
         said.append(f"Its int8 model file takes {numbers.size(file['bytes'])}.")
+    for item in (inputs.evaluation or {}).get("experiments", []):
+        said.append(f"Claim \u201c{item['claim']}\u201d: {item['verdict']}.")
     return said or ["Nothing has been evaluated or measured yet; the list below says which commands do it."]
 
 
