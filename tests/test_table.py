@@ -121,7 +121,7 @@ def test_csv_sample_is_the_shared_recording() -> None:
         "# t x\n# t, x\n 0, 1.5\n 1,+25e-1\n".replace("+", "-"),
         "0,1.5\n1,-2.5\n",
         "t,x,note\n0,1.5,\xb2\n1,-2.5,\xe4\n".encode("latin-1"),
-        gzip.compress(b"t,x\n0,1.5\n") + gzip.compress(b"1,-2.5\n"),
+        gzip.compress(b"t,x\n0,1.5\n", mtime=0) + gzip.compress(b"1,-2.5\n", mtime=0),
     ],
 )
 def test_layouts(tmp_path: Path, text: str | bytes) -> None:
@@ -142,7 +142,7 @@ def test_layouts(tmp_path: Path, text: str | bytes) -> None:
         ("t,x\n1,2\n".encode("utf-16"), "UTF-16"),
         (b"PK\x03\x04\0\0", "binary"),
         ("t,x\r0,1\r", "carriage return"),
-        (gzip.compress(b"t,x\n0,1\n" * 500)[:-20], "cut off"),
+        (gzip.compress(b"t,x\n0,1\n" * 500, mtime=0)[:-20], "cut off"),
         ("t," + "x" * 70_000 + "\n1,2\n", "first 65,536 bytes"),
     ],
 )
