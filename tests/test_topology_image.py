@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -299,3 +300,16 @@ def test_the_command_line_writes_images_and_a_figure(tmp_path: Path) -> None:
     done = run(app, ["topology", "show", str(tmp_path / "w"), "--window", "2", "--out", str(figure)])
     assert done.exit_code == 0, done.output
     assert figure.read_text().rstrip().endswith("</svg>")
+
+
+def test_the_bench_answers_by_contract() -> None:
+    done = CliRunner().invoke(app, ["topology", "bench", "--json"])
+    assert done.exit_code == 0, done.output
+    cases = {case.pop("name"): case for case in json.loads(done.stdout)["cases"]}
+    assert {"3x500", "40x100"} <= set(cases)
+    for case in cases.values():
+        assert case["speedup"] == pytest.approx(case["reference_us"] / case["fast_us"])
+        assert case["speedup"] > 25.0, "measured: 90 and more"
+        assert case["max_rel_diff"] < 1e-6
+        assert case["pairs_per_channel"] > 10.0
+        assert case["threads"] == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ SHAPES = ((3, 500, 100.0), (18, 125, 25.0), (40, 100, 100.0 / 3.0))
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table; times are medians in microseconds per window, one thread, after a warm-up."""
+    """One line of the table; times are medians of CPU time in microseconds per window, one thread, warm."""
 
     name: str
     pairs_per_channel: float
@@ -49,44 +51,66 @@ def synthetic_windows(
     return stepped
 
 
-def bench_case(x: npt.NDArray[np.float32], *, slow_windows: int = 7, repeats: int = 3) -> Case:
+def bench_case(
+    x: npt.NDArray[np.float32], *, name: str = "", turns: int = 7, repeats: int = 3, **options: Any
+) -> Case:
     """Time both backends on the same windows and compare their images.
 
     Parameters
     ----------
     x
         float32, shape (windows, channels, length).
-    slow_windows
+    name
+        Of the case; by default channels x samples.
+    turns
         How many of the windows the reference computes, one at a time.
     repeats
         How often the fast backend computes all windows after each of them.
+    options
+        Of `fit_params`.
     """
-    params = fit_params(x)
-    slow_windows = min(slow_windows, len(x))
-    fast, _ = persistence_images(x, params, threads=1)
-    persistence_images(x[:1], params, backend="reference")
-    slow, slow_us, fast_us = [], [], []
-    # In turns, so that whatever else the machine does falls on both.
-    for i in range(slow_windows):
-        start = time.perf_counter_ns()
-        slow.append(persistence_images(x[i : i + 1], params, backend="reference")[0])
-        slow_us.append((time.perf_counter_ns() - start) / 1000.0)
-        for _ in range(repeats):
-            start = time.perf_counter_ns()
-            persistence_images(x, params, threads=1)
-            fast_us.append((time.perf_counter_ns() - start) / 1000.0 / len(x))
-    reference = np.concatenate(slow)
-    largest = reference.max(axis=(2, 3), keepdims=True)
-    difference = np.abs(fast[:slow_windows] - reference) / np.where(largest > 0.0, largest, 1.0)
-    pairs = [len(diagram(channel)) for window in x[:slow_windows] for channel in window]
+    params = fit_params(x, **options)
+    turns = min(turns, len(x))
+    slow: dict[int, npt.NDArray[np.float32]] = {}
+
+    def reference(turn: int) -> None:
+        slow[turn] = persistence_images(x[turn : turn + 1], params, backend="reference")[0]
+
+    def fast(turn: int) -> npt.NDArray[np.float32]:
+        return persistence_images(x, params, threads=1)[0]
+
+    images = fast(0)
+    reference_us, *fast_us = in_turns(turns, reference, *[fast] * repeats)
+    own_us = float(np.median(fast_us)) / len(x)
+    expected = np.concatenate([slow[turn] for turn in range(turns)])
+    largest = expected.max(axis=(2, 3), keepdims=True)
+    difference = np.abs(images[:turns] - expected) / np.where(largest > 0.0, largest, 1.0)
+    pairs = [len(diagram(channel)) for window in x[:turns] for channel in window]
     return Case(
-        name=f"{x.shape[1]}x{x.shape[2]}",
+        name=name or f"{x.shape[1]}x{x.shape[2]}",
         pairs_per_channel=float(np.mean(pairs)),
-        fast_us=float(np.median(fast_us)),
-        reference_us=float(np.median(slow_us)),
-        speedup=float(np.median(slow_us) / np.median(fast_us)),
+        fast_us=own_us,
+        reference_us=reference_us,
+        speedup=reference_us / own_us,
         max_rel_diff=float(difference.max()),
     )
+
+
+def in_turns(turns: int, *functions: Callable[[int], object]) -> list[float]:
+    """Return the median microseconds of each function over turns 0, 1, ..., after a warm-up.
+
+    It is CPU time of this thread, and every turn calls them all: what else the machine does falls on each.
+    """
+    for function in functions:
+        function(0)
+    times = np.empty((turns, len(functions)))
+    for turn in range(turns):
+        for number, function in enumerate(functions):
+            start = time.thread_time_ns()
+            function(turn)
+            times[turn, number] = (time.thread_time_ns() - start) / 1000.0
+    medians: list[float] = np.median(times, axis=0).tolist()
+    return medians
 
 
 def bench(*, progress: Progress = silent) -> list[Case]:
