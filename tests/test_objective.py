@@ -254,3 +254,36 @@ def test_standardised_logits_do_not_depend_on_their_scale() -> None:
     x = logits(9)
     np.testing.assert_allclose(standardised(100 * x).numpy(), standardised(x).numpy(), rtol=1e-5)
     np.testing.assert_allclose(standardised(x).std(1).numpy(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "ebkd", "ca-mkd"])
+@pytest.mark.parametrize("temperature", [0.05, 4.0])
+@pytest.mark.parametrize("variant", ["none", "tda-kd"])
+def test_under_autocast_to_half_precision(weighting: Any, temperature: float, variant: Any) -> None:
+    settings = Distilling(weighting=weighting, temperature=temperature, logit_standardisation=variant)
+    equal = torch.full((BATCH, CLASSES), 3.0, dtype=torch.float16)
+    extreme = torch.tensor([[40.0, -40.0, 0.0, 1.0]] * BATCH, dtype=torch.float16)
+    for teacher, own in ((equal, extreme), (extreme, equal), (equal, equal), (extreme, -extreme)):
+        student = own.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.float16):
+            lesson = {
+                "signal": Lesson(teacher, mixed_labels(1), student),
+                "topology": Lesson(teacher.flip(1), mixed_labels(2), student),
+            }
+            terms = teacher_loss(settings, lesson)["teachers"]  # type: ignore[arg-type]
+            loss = terms + label_loss(settings, student, mixed_labels(1))["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+        assert student.grad is not None
+        assert torch.isfinite(student.grad).all()
+
+
+def test_maps_under_autocast_do_not_overflow() -> None:
+    # 300 squared is beyond the largest float16, 65504.
+    large = [300 * stage for stage in features(0)]
+    with torch.autocast("cpu", dtype=torch.float16):
+        maps = maps_of(large)
+        loss = similarity_loss(maps, [(1.0, maps_of(features(1)))])
+    assert all(torch.isfinite(each).all() for each in maps)
+    assert loss.item() == pytest.approx(by_hand_maps(large, [(1.0, features(1))]), rel=1e-4)

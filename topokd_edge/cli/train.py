@@ -109,7 +109,7 @@ def _decide(run: Run) -> dict[str, Any]:
 def _after_fold(run: Run, place: FoldRun, progress: Progress) -> None:
     """Predict in int8, and tell which known failures the validation subjects show."""
     _int8(run, place, progress)
-    for item in place.selection()["signatures"]:
+    for item in place.selection().get("signatures", []):
         if item["found"]:
             console.note(
                 f"fold {place.fold}, seed {place.seed}: {item['name']}: {item['says']}; try {item['advice']}"

@@ -116,8 +116,9 @@ def similarity_map(features: Tensor) -> Tensor:
 
     Tung and Mori, "Similarity-Preserving Knowledge Distillation" (arXiv 1907.09682), section 3.
     """
-    flat = features.float().flatten(1)
-    return flat @ flat.T
+    with torch.autocast(features.device.type, enabled=False):  # a sum of squares overflows half precision
+        flat = features.float().flatten(1)
+        return flat @ flat.T
 
 
 def similarity_loss(student: Sequence[Tensor], teachers: Sequence[tuple[float, Sequence[Tensor]]]) -> Tensor:
