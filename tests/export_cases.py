@@ -77,27 +77,41 @@ def torch_logits(model: WideResNet, x: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(x)).numpy()
 
 
-def make_run(folder: Path, *, windows_each: int = 80) -> Run:
-    """Write a run with one finished fold: three subjects, raw units of very different scale."""
+OWN = {"x": ("mV", 100.0, 50.0), "y": ("g", -3.0, 1.0), "z": ("uT", 0.01, 0.002)}
+"""Unit, mean and standard deviation of each channel of the student, in its order."""
+
+
+def make_run(folder: Path, *, windows_each: int = 80, channels: tuple[str, ...] = ("x", "y", "z")) -> Run:
+    """Write a run with one finished fold: three subjects, raw units of very different scale.
+
+    Of the channels, x, y and z are the student's, and what it answers by; others are noise in degC.
+    """
     n = 3 * windows_each
-    mean, std = np.array([100.0, -3.0, 0.01]), np.array([50.0, 1.0, 0.002])
-    x, y = activities(n, seed=1)
+    units, mean, std = zip(*(OWN.get(name, ("degC", 20.0, 3.0)) for name in channels), strict=True)
+    own, y = activities(n, seed=1)
+    x = np.random.default_rng(2).normal(size=(n, len(channels), LENGTH))
+    x[:, [channels.index(name) for name in OWN]] = own
     windows = windows_of(
-        x * std[:, None] + mean[:, None],
+        x * np.array(std)[:, None] + np.array(mean)[:, None],
         y,
         np.repeat(["1", "2", "3"], windows_each),
         ("lie", "run", "sit", "stand", "walk"),
         rate_hz=30.5,
-        channels=("x", "y", "z"),
-        units=("mV", "g", "uT"),
+        channels=channels,
+        units=units,
     )
     windows.save(folder / "windows")
     run = Run(folder / "run")
     run.write("data.json", {**windows.describe(), "path": str(folder / "windows")})
     run.write("folds.json", [{"fold": 1, "test": ["3"], "validation": ["2"], "fit": ["1", "2"]}])
     fold = run.fold_run(1, 0)
-    signal = {"mean": mean.tolist(), "std": std.tolist()}
-    write_json(fold.folder / "preprocessing.json", {"signal": signal})
+    student = dict(
+        zip(("mean", "std"), zip(*(scale[1:] for scale in OWN.values()), strict=True), strict=True)
+    )
+    write_json(
+        fold.folder / "preprocessing.json",
+        {"signal": {"mean": mean, "std": std}, "student": {"channels": list(OWN), **student}},
+    )
     save_model(fold.model_folder(DISTILLED_STUDENT), trained_student(), {})
     index = windows.of_subjects(["3"])
     Predictions(index, windows.y[index], np.zeros((len(index), 5), np.float32)).save(

@@ -327,6 +327,19 @@ def test_bench_puts_tda_teacher_and_students_side_by_side(exported):
     assert again.returncode == 3 and "--overwrite" in again.stderr
 
 
+def test_a_student_with_fewer_channels_is_measured_on_its_own(tmp_path):
+    run = make_run(tmp_path, channels=("w", "z", "x", "y"))
+    export_student(run, 1, 0, tmp_path / "bundle")
+    plan = _bench_plan.make_plan(Bundle.open(tmp_path / "bundle"), run, tmp_path)
+    assert plan.held_out.x.shape[1:] == (4, 50)
+    assert any("the student has 3 channels, its teachers all 4" in note for note in plan.notes)
+    for job in plan.jobs:
+        pipeline = pipelines.load(job.factory, job.args)
+        logits = np.concatenate([pipeline.run(window[None]) for window in plan.held_out.x])
+        assert (logits.argmax(1) == plan.held_out.y).mean() > 0.9
+    assert len(plan.jobs) == 3
+
+
 def test_of_a_very_large_test_subject_some_windows_are_taken_evenly(exported, monkeypatch, tmp_path):
     folder, _ = exported
     bundle, run = Bundle.open(folder / "bundle"), Run.open(folder / "run")

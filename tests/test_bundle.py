@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_cases import make_run
+from export_cases import make_run, torch_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from topokd_export.export import export_student
@@ -32,8 +32,9 @@ from topokd_edge.bundle import (
     write_sums,
 )
 from topokd_edge.cli import main
+from topokd_edge.distill.checkpoint import load_model
 from topokd_edge.errors import BadInputError, CheckFailedError, UsageError
-from topokd_edge.run import INT8_STUDENT, Run
+from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, Run
 
 SCALES = st.floats(2**-20, 1024, width=32)
 ZERO_POINTS = st.integers(-128, 127)
@@ -148,6 +149,28 @@ def test_int8_predictions_are_of_the_exported_model(run: Run, exported: Path) ->
     x = bundle.manifest.normalisation.apply(np.asarray(windows.x[predictions.window]))
     assert np.array_equal(open_model(bundle.model_path("tflite", "int8")).run(x), predictions.logits)
     assert np.array_equal(run.fold_run(1, 0).predictions(INT8_STUDENT).logits, predictions.logits)
+
+
+def test_a_student_with_fewer_channels_than_its_teachers(tmp_path: Path) -> None:
+    run = make_run(tmp_path, channels=("w", "z", "x", "v", "y"))
+    export_student(run, 1, 0, tmp_path / "bundle")
+    assert all(entry["ok"] for entry in verify_bundle(tmp_path / "bundle"))
+    bundle, windows = Bundle.open(tmp_path / "bundle"), run.windows()
+    assert bundle.manifest.channels == 3
+    assert bundle.manifest.channel_names == ("x", "y", "z")
+    assert bundle.manifest.units == ("mV", "g", "uT")
+    assert bundle.manifest.normalisation.mean == (100.0, -3.0, 0.01)
+    assert bundle.self_test()["x"].shape[1] == 3
+    model, _ = load_model(run.fold_run(1, 0).model_folder(DISTILLED_STUDENT))
+    index = windows.of_subjects(["3"])
+    x = bundle.manifest.normalisation.apply(np.asarray(windows.x[index])[:, [2, 4, 1]])
+    logits = torch_logits(model, x)
+    for target in ("onnx", "tflite"):
+        got = open_model(bundle.model_path(target, "float32")).run(x)
+        np.testing.assert_allclose(got, logits, atol=1e-3)
+    assert (logits.argmax(1) == windows.y[index]).mean() > 0.9
+    int8 = int8_predictions(run, 1, 0).logits
+    assert (int8.argmax(1) == logits.argmax(1)).mean() > 0.9
 
 
 def test_export_refuses_to_overwrite_and_leaves_nothing_half_written(run: Run, exported: Path) -> None:

@@ -153,8 +153,8 @@ def _onnx_metadata(student: Student) -> dict[str, str]:
     return {
         "class_names": json.dumps(list(windows.class_names), ensure_ascii=False),
         "rate_hz": repr(windows.rate_hz),
-        "channels": json.dumps(list(windows.channels), ensure_ascii=False),
-        "units": json.dumps(list(windows.units)),
+        "channels": json.dumps(list(student.channel_names), ensure_ascii=False),
+        "units": json.dumps(list(student.units)),
         "normalisation": json.dumps({"mean": list(normalisation.mean), "std": list(normalisation.std)}),
     }
 
@@ -203,11 +203,11 @@ def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[_
     params, macs = count(student.model.spec, (windows.length,))
     int8 = [model for model in models if model.precision == "int8"]
     return Manifest(
-        channels=len(windows.channels),
+        channels=len(student.channels),
         length=windows.length,
         rate_hz=windows.rate_hz,
-        channel_names=windows.channels,
-        units=windows.units,
+        channel_names=student.channel_names,
+        units=student.units,
         normalisation=student.normalisation,
         class_names=windows.class_names,
         files=tuple(files),

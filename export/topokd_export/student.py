@@ -36,8 +36,10 @@ class Student:
         The torch model, and its deploy form.
     windows
         The window set of the run.
+    channels
+        Indices into the channels of the set: those the student has, in its order.
     normalisation
-        As fitted on the fit subjects.
+        Of these channels, as fitted on the fit subjects.
     fit, held_out
         Subjects the weights were fitted on, and subjects never trained on.
     """
@@ -46,13 +48,25 @@ class Student:
     model: WideResNet
     graph: DeployGraph
     windows: WindowSet
+    channels: tuple[int, ...]
     normalisation: Normalisation
     fit: tuple[str, ...]
     held_out: tuple[str, ...]
 
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of its channels."""
+        return tuple(self.windows.channels[index] for index in self.channels)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of its channels."""
+        return tuple(self.windows.units[index] for index in self.channels)
+
     def normalised(self, index: npt.NDArray[np.int64]) -> Array:
-        """Return windows of the set, normalised: float32 (len(index), channels, length)."""
-        return self.normalisation.apply(np.asarray(self.windows.x[index], dtype=np.float32))
+        """Return windows of the set, its channels, normalised: float32 (len(index), channels, length)."""
+        raw = np.asarray(self.windows.x[index], dtype=np.float32)
+        return self.normalisation.apply(raw.take(self.channels, axis=1))
 
     def quantise(self) -> bytes:
         """Return the int8 TFLite model, calibrated on windows of the fit subjects."""
@@ -73,21 +87,23 @@ def load_student(run: Run, fold: int, seed: int) -> Student:
     entry = run.fold(fold)
     fold_run = run.fold_run(fold, seed)
     windows = run.windows()
-    signal = fold_run.preprocessing()["signal"]
+    scale = fold_run.preprocessing()["student"]
+    channels = tuple(windows.channels.index(name) for name in scale["channels"])
     model, _ = load_model(fold_run.model_folder(DISTILLED_STUDENT))
     found = (model.spec.in_channels, model.spec.classes)
-    expected = (len(windows.channels), len(windows.class_names))
+    expected = (len(channels), len(windows.class_names))
     if found != expected:
         raise BadInputError(
             f"{fold_run.model_folder(DISTILLED_STUDENT)}: the student has {found[0]} channels and {found[1]} "
-            f"classes, the window set {expected[0]} and {expected[1]}"
+            f"classes, expected {expected[0]} and {expected[1]}"
         )
     return Student(
         fold_run=fold_run,
         model=model.eval(),
         graph=deploy_form(model, (windows.length,)),
         windows=windows,
-        normalisation=Normalisation(tuple(signal["mean"]), tuple(signal["std"])),
+        channels=channels,
+        normalisation=Normalisation(tuple(scale["mean"]), tuple(scale["std"])),
         fit=tuple(entry["fit"]),
         held_out=tuple(entry["test"]),
     )

@@ -38,19 +38,22 @@ def load(factory: str, args: Mapping[str, Any]) -> Pipeline:
 
 
 class ModelFile:
-    """A student or signal teacher: normalise the raw window, run the model file."""
+    """A student or signal teacher: take its channels, normalise the raw window, run the model file."""
 
-    def __init__(self, model: Model, mean: Array, std: Array) -> None:
-        self._model, self._mean, self._std = model, mean, std
+    def __init__(self, model: Model, mean: Array, std: Array, channels: list[int] | None = None) -> None:
+        self._model, self._mean, self._std, self._channels = model, mean, std, channels
         self.runtime = model.runtime
         self.versions = {model.runtime: model.version}
 
     def run(self, window: Array) -> Array:
         """Return logits, float32 (1, classes), of a raw window, float32 (1, channels, length)."""
-        return self._model.run((window - self._mean) / self._std)
+        own = window if self._channels is None else window.take(self._channels, axis=1)
+        return self._model.run((own - self._mean) / self._std)
 
 
-def model_file(path: str, mean: list[float], std: list[float], threads: int = 1) -> ModelFile:
+def model_file(
+    path: str, mean: list[float], std: list[float], channels: list[int] | None = None, threads: int = 1
+) -> ModelFile:
     """Open a .tflite or .onnx file.
 
     Parameters
@@ -58,12 +61,17 @@ def model_file(path: str, mean: list[float], std: list[float], threads: int = 1)
     path
         The model file.
     mean, std
-        Per channel, in the units of the raw windows.
+        Per channel of the model, in the units of the raw windows.
+    channels
+        Indices of these channels in the raw windows; None is all of them.
     threads
         Threads the runtime may use.
     """
     model = open_model(Path(path), threads=threads)
     column = (1, len(mean), 1)
     return ModelFile(
-        model, np.array(mean, np.float32).reshape(column), np.array(std, np.float32).reshape(column)
+        model,
+        np.array(mean, np.float32).reshape(column),
+        np.array(std, np.float32).reshape(column),
+        channels,
     )

@@ -91,8 +91,8 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
     BadInputError
         When the run is not the one the bundle was exported from.
     """
-    students = [_cap(job, windows) for job in _students(bundle, run)]
     if run is None:
+        students = [_cap(job, windows) for job in _students(bundle, None)]
         note = (
             "the run of this bundle was not found: no teachers and no accuracy (give it with --run); "
             "timed on the self-test vectors"
@@ -100,6 +100,7 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
         return BenchPlan(students, _self_test_windows(bundle), (), (note,))
     place = _place(bundle, run)
     held_out, subjects, left_out = _held_out(bundle, run, place)
+    students = [_cap(job, windows) for job in _students(bundle, _its_channels(bundle, run))]
     try:
         teachers = [_cap(job, windows) for job in _teachers(bundle, place, work)]
     except ModuleNotFoundError as error:
@@ -116,11 +117,16 @@ def _cap(job: Job, windows: int | None) -> Job:
     return Job(job.pipeline, job.runtime, job.factory, job.args, job.model_bytes, job.macs, windows)
 
 
-def _students(bundle: Bundle, run: Run | None) -> list[Job]:
+def _its_channels(bundle: Bundle, run: Run) -> list[int] | None:
+    """Return the place of the student's channels in the windows of the run; None when it has all."""
+    there = run.data["channels"]
+    own = [there.index(name) for name in bundle.manifest.channel_names]
+    return None if own == list(range(len(there))) else own
+
+
+def _students(bundle: Bundle, channels: list[int] | None) -> list[Job]:
     normalisation = bundle.manifest.normalisation
-    scale = {"mean": list(normalisation.mean), "std": list(normalisation.std), "channels": None}
-    if run is not None and len(_channels(run)) > bundle.manifest.channels:
-        scale["channels"] = [_channels(run).index(name) for name in bundle.manifest.channel_names]
+    scale = {"mean": list(normalisation.mean), "std": list(normalisation.std), "channels": channels}
     runtimes = {"onnx": "onnxruntime", "tflite": "litert"}
     jobs = [
         Job(
@@ -147,10 +153,6 @@ def _teachers(bundle: Bundle, place: FoldRun, work: Path) -> list[Job]:
         args = {"path": str(signal), **preprocessing["signal"]}
         jobs.append(Job(SIGNAL_TEACHER, "onnxruntime", MODEL_FILE, args, signal.stat().st_size, macs))
     return jobs
-
-
-def _channels(run: Run) -> list[str]:
-    return list(run.data["channels"])
 
 
 def _tda(place: FoldRun, preprocessing: dict[str, Any], work: Path) -> list[Job]:
