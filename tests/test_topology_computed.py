@@ -18,11 +18,13 @@ from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.inputs import Streamed
 from topokd_edge.distill.preprocessing import fit_and_apply
-from topokd_edge.distill.recipe import Topology
+from topokd_edge.distill.recipe import Topology, load_recipe
+from topokd_edge.distill.run_training import start_run, train_run
 from topokd_edge.errors import BadInputError, MissingError
 from topokd_edge.topology.cache import cached_images
 from topokd_edge.topology.computed import ComputedImages, images_of
-from topokd_edge.topology.params import fit_params
+from topokd_edge.topology.image import persistence_images
+from topokd_edge.topology.params import ImageParams, fit_params
 
 CPU = torch.device("cpu")
 
@@ -114,3 +116,46 @@ def test_a_bad_sample_is_named_by_subject() -> None:
     windows = windows_of(x, np.arange(12) % 2, [str(1 + i % 4) for i in range(12)], ("a", "b"))
     with pytest.raises(BadInputError, match="number 5 of the set, subject 2"):
         ComputedImages(windows, params)[np.array([1, 5])]
+
+
+# R1: a window without any pair is kept or dropped, by option.
+@pytest.mark.parametrize(("choice", "left_out"), [("keep", []), ("drop", [3])])
+def test_windows_without_a_pair_are_trained_on_or_left_out(
+    choice: Any, left_out: list[int], tmp_path: Path
+) -> None:
+    x = noisy(12)
+    x[[3, 4]] = 1.0  # subjects 4 and 1
+    x[7, 0] = 1.0  # subject 4, one of two channels
+    windows = windows_of(x, np.arange(12) % 2, [str(1 + i % 4) for i in range(12)], ("a", "b"))
+    fold = Fold(1, test=("1",), validation=("2",), fit=("3", "4"))
+    topology = load_recipe("demo", [f"topology.empty={choice}"]).topology
+    views, made = fit_and_apply(windows, fold, topology, tmp_path, CPU, lambda *_, **__: None)
+    assert views.left_out.tolist() == left_out
+    assert views.kept["left_out"] == len(left_out)
+    assert len(views.signals) == 12
+    everything, _ = persistence_images(x, ImageParams.from_dict(made["topology"]))
+    rows = np.setdiff1d(windows.of_subjects(("3", "4")), left_out)
+    np.testing.assert_allclose(made["image"]["mean"], everything[rows].mean((0, 2, 3)), rtol=1e-3)
+
+
+def test_a_run_does_not_train_on_windows_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from topokd_edge.distill import fold as fold_module
+
+    x = noisy(24)
+    x[3] = x[8] = 1.0
+    windows = windows_of(x, np.arange(24) // 4 % 2, [str(1 + i % 4) for i in range(24)], ("a", "b"))
+    seen: list[list[int]] = []
+
+    def stop(task: Any, subset: Any, *_: Any, **__: Any) -> None:
+        seen.append(subset.fit.tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fold_module, "train", stop)
+    windows.save(tmp_path / "w")
+    recipe = load_recipe("demo", ["topology.empty=drop", "split.folds=4", "split.validation_subjects=1"])
+    run = start_run(tmp_path / "r", tmp_path / "w", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(run, recipe, only_folds=[1], device="cpu")
+    assert seen
+    assert not {3, 8} & set(seen[0])
+    assert len(seen[0]) in (10, 11, 12)

@@ -227,7 +227,7 @@ CHANGES = {
 
 def from_recipe(*overrides: str) -> ImageParams:
     topology = load_recipe("demo", [f"topology.{item}" for item in overrides]).topology
-    return fit_params(noisy(6), **topology.model_dump())
+    return fit_params(noisy(6), **topology.model_dump(exclude={"empty"}))
 
 
 @pytest.mark.parametrize("name", CHANGES)

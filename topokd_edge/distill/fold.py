@@ -258,7 +258,8 @@ class _FoldTrainer:
         )
 
     def _subset(self) -> Subset:
-        return Subset(self._of(self.fold.fit), self._of(self._choosing()))
+        fit = self._of(self.fold.fit)
+        return Subset(fit[~torch.isin(fit, self.views.left_out)], self._of(self._choosing()))
 
     def _choosing(self) -> tuple[str, ...]:
         """Return the subjects that choose epoch and candidate."""

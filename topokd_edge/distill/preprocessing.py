@@ -22,7 +22,7 @@ from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.progress import Progress
 from topokd_edge.rows import Rows
 from topokd_edge.topology.cache import cached_images
-from topokd_edge.topology.computed import images_of
+from topokd_edge.topology.computed import empty_rows, images_of
 from topokd_edge.topology.params import fit_params
 from topokd_edge.topology.sublevel import refuse_non_finite
 
@@ -40,14 +40,15 @@ class Modalities:
 
     `signals` float32 (windows, channels, length), `student` the same with its channels only; `images` float16
     (windows, channels, rows, columns); all standardised per channel; `y` int64, on the training device.
-    `images` is None where nobody learns from them. `kept` says where the views lie and why; see
-    `topokd_edge.distill.inputs.settle`.
+    `images` is None where nobody learns from them. `left_out` are windows of the fit subjects that nobody
+    learns from, int64. `kept` says where the views lie and why; see `topokd_edge.distill.inputs.settle`.
     """
 
     signals: Inputs
     student: Inputs
     images: Inputs | None
     y: Tensor
+    left_out: Tensor
     kept: dict[str, Any]
 
 
@@ -106,7 +107,7 @@ def fit_and_apply(
     channels = student_channels(windows, student)
     fit = windows.of_subjects(fold.fit)
     if topology is not None:
-        params = fit_params(windows.x, rows=fit, **topology.model_dump())
+        params = fit_params(windows.x, rows=fit, **topology.model_dump(exclude={"empty"}))
     else:
         params = None
         _refuse_what_is_not_finite(windows.x)
@@ -134,18 +135,27 @@ def fit_and_apply(
         },
         "sensors": [asdict(sensor) for sensor in found],
     }
+    left_out = np.empty(0, dtype=np.int64)
     if params is not None:
         find = cached_images if residency == "disk" else images_of
         images = find(windows, params, cache, progress=progress)
+        if topology is not None and topology.empty == "drop":
+            left_out = empty_rows(images, fit)
+            fit = np.setdiff1d(fit, left_out)
+            if not len(fit):
+                raise BadInputError(
+                    f"fold {fold.fold}: all images of the fit subjects are empty, none is left"
+                )
         image = _moments(images, fit, spread, empty=1.0)
         sources["images"] = Streamed(images, image, torch.float16, device)
         made |= {"topology": params.to_dict(), "image": asdict(image)}
     views, kept = settle(sources, residency, device)
+    kept["left_out"] = len(left_out)
     progress(f"fold {fold.fold}, inputs", 1, 1, _told(kept))
     y = torch.from_numpy(np.ascontiguousarray(windows.y)).to(device)
     signals = views["signals"]
     own = Channels(signals, torch.tensor(channels, device=device)) if student else signals
-    return Modalities(signals, own, views.get("images"), y, kept), made
+    return Modalities(signals, own, views.get("images"), y, torch.from_numpy(left_out).to(device), kept), made
 
 
 def student_channels(windows: WindowSet, names: tuple[str, ...]) -> list[int]:

@@ -60,6 +60,8 @@ class Topology(Part):
     normalise: Normalise = "max"
     essential: Essential = "drop"
     essential_cap: float | None = None
+    empty: Literal["keep", "drop"] = "keep"
+    """A window without a pair in any channel (nobody moved): train on it, or leave it out. All are tested."""
     delay_dimension: int = 3
     delay_lag: int = 4
     """In samples."""
@@ -68,7 +70,7 @@ class Topology(Part):
     @model_validator(mode="after")
     def _keys_go_together(self) -> Topology:
         try:
-            check_options(**self.model_dump(exclude={"birth_range", "persistence_range"}))
+            check_options(**self.model_dump(exclude={"birth_range", "persistence_range", "empty"}))
         except UsageError as error:
             raise ValueError("; ".join(error.problems) or error.message) from None
         return self

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.progress import Progress, silent
+from topokd_edge.rows import Rows
 from topokd_edge.topology.cache import (
     TASK,
     NoRoomError,
@@ -21,6 +22,8 @@ from topokd_edge.topology.cache import (
 )
 from topokd_edge.topology.image import backend_for
 from topokd_edge.topology.params import ImageParams
+
+_BLOCK = 64
 
 
 class ComputedImages:
@@ -66,3 +69,12 @@ def images_of(
     except NoRoomError as error:
         progress(TASK, 0, len(windows), f"{error.message}; they are computed for each batch")
         return ComputedImages(windows, params)
+
+
+def empty_rows(images: Rows, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return those of the windows `rows` whose images are zero in every channel; read block by block."""
+    found = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        found.append(some[~np.any(images[some], axis=(1, 2, 3))])
+    return np.concatenate(found)
