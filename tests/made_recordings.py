@@ -164,13 +164,13 @@ def read_all(opened: Opened) -> list[Recording]:
     return recordings
 
 
-def read_path(format_name: str, path: Path | None, options: ReadOptions = ReadOptions()) -> list[Recording]:
+def read_path(format_name: str, path: Path | None) -> list[Recording]:
     """Everything a format reads from a path, archives unpacked, in memory and uncleaned."""
     chosen = importer(format_name)
     with TemporaryDirectory() as folder:
         if path is not None and path.is_file() and path.suffix in chosen.archives:
             path = unpack(path, Path(folder) / path.name)
-        opened = chosen.open(path, options)
+        opened = chosen.open(path, ReadOptions())
         assert opened.refused == ()
         return read_all(opened)
 

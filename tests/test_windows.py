@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,7 @@ def ruled(made: list, cut: Cut, length: int) -> list[tuple[int, int, str]]:
         for interval in item.labels:
             names[interval.start : interval.stop] = interval.label
         edges = [0, *(gap.after_sample + 1 for gap in item.gaps), size]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in pairwise(edges):
             for start in range(begin, end - length + 1, max(1, round(length * (1 - cut.overlap)))):
                 inside = names[start : start + length].tolist()
                 label = ""
