@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -291,6 +292,15 @@ def test_one_file_that_loads_nothing(html, page):
 def test_ids_are_unique_and_every_reference_lands(page):
     assert len(page.ids) == len(set(page.ids))
     assert page.refers <= set(page.ids)
+
+
+def test_a_student_with_fewer_channels_is_told_of(run, html, tmp_path):
+    assert "Channels of the student" not in html
+    copy = Run(shutil.copytree(run.folder.parent, tmp_path / "copy") / run.folder.name)
+    recipe = copy.folder / "recipe.toml"
+    write_text(recipe, recipe.read_text("utf-8") + '[student]\nchannels = ["acc_y", "acc_x"]\n')
+    write_report(copy, tmp_path / "r.html")
+    assert "acc_y, acc_x; its teachers have all" in Page((tmp_path / "r.html").read_text("utf-8")).text
 
 
 def test_hostile_names_stay_text(html, page):

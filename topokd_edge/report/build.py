@@ -167,6 +167,7 @@ def _data(inputs: Inputs, windows: WindowSet | None) -> dict[str, Any]:
     made = data["made"]
     dropped = made.get("dropped", {})
     total = dropped.get("samples") or 0
+    own = inputs.recipe.get("student", {}).get("channels", [])
     return {
         "facts": [
             ("Source", made.get("source", "not told")),
@@ -182,6 +183,7 @@ def _data(inputs: Inputs, windows: WindowSet | None) -> dict[str, Any]:
                 "Channels",
                 ", ".join(f"{c} ({u})" for c, u in zip(data["channels"], data["units"], strict=True)),
             ),
+            *([("Channels of the student", f"{', '.join(own)}; its teachers have all")] if own else []),
             ("Subjects", f"{len(data['subjects'])}"),
             ("Content hash (SHA-256)", data["content_hash"]),
         ],
