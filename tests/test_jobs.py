@@ -19,10 +19,10 @@ from topokd_edge.data.options import import_options
 from topokd_edge.data.prepare import import_windows
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError
-from topokd_edge.topology import cache
-from topokd_edge.topology.cache import write_images
+from topokd_edge.topology import writing
 from topokd_edge.topology.image import persistence_images
 from topokd_edge.topology.params import fit_params
+from topokd_edge.topology.writing import write_images
 
 WINDOWS = 7
 
@@ -82,13 +82,13 @@ def test_loky_writes_the_same_bits(serial: tuple[bytes, list[list[bool]]], tmp_p
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made().save(tmp_path / "w")
     asked: list[int | None] = []
-    drawn = cache._drawn
+    drawn = writing._drawn
 
     def watched(*args):
         asked.append(args[-1])
         return drawn(*args)
 
-    monkeypatch.setattr(cache, "_drawn", watched)
+    monkeypatch.setattr(writing, "_drawn", watched)
 
     def extract(out: str, *more: str):
         return CliRunner().invoke(

@@ -14,7 +14,7 @@ from made_recordings import windows_of
 from test_topology_diagram import multiset
 
 from topokd_edge.errors import BadInputError, MissingError, UsageError
-from topokd_edge.topology import delay
+from topokd_edge.topology import cache, delay, writing
 from topokd_edge.topology.cache import cached_images
 from topokd_edge.topology.child import in_child
 from topokd_edge.topology.cost import predict_cost, predict_memory
@@ -93,6 +93,31 @@ def test_ranges_are_fitted_and_images_cached(tmp_path: Path) -> None:
     np.testing.assert_allclose(images, expected, atol=2**-11)
     assert told[0].startswith("about ")
     assert told[0].endswith("MB of memory")
+
+
+def test_an_interrupted_job_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_PART", 2)
+    x = swings(7)
+    windows = windows_of(x, np.arange(7) % 2, [str(1 + i % 2) for i in range(7)], ("a", "b"))
+    params = ImageParams(**AXES, filtration="delay", delay_dimension=2, delay_lag=5)
+    drawn: list[int] = []
+
+    def in_this_process(function: Any, items: Any, **_: Any) -> Any:
+        for item in items:
+            drawn.append(len(drawn))
+            if len(drawn) == 8:  # of the prediction 4, then in the second part
+                raise KeyboardInterrupt
+            yield function(item)
+
+    monkeypatch.setattr(delay, "in_child", in_this_process)
+    with pytest.raises(KeyboardInterrupt):
+        cached_images(windows, params, tmp_path)
+    drawn[:] = [0] * 100
+    images = cached_images(windows, params, tmp_path)
+    assert len(drawn) == 100 + 4 + 5
+    expected = persistence_images(x, params, backend="reference")[0]
+    assert (images == writing.rounded(expected, np.dtype(np.float16))).all()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
 
 
 def test_cost_is_predicted() -> None:

@@ -16,12 +16,12 @@ from topokd_edge.topology.sublevel import diagram
 Signal = npt.NDArray[np.float64]
 
 
-def by_gudhi(signal: Signal) -> Signal:
-    """Finite pairs of gudhi's cubical complex with the samples as vertices."""
+def by_gudhi(signal: Signal, *, infinite: bool = False) -> Signal:
+    """Pairs of gudhi's cubical complex with the samples as vertices."""
     cubes = gudhi.CubicalComplex(vertices=signal)
     cubes.compute_persistence(min_persistence=0)
     pairs = np.asarray(cubes.persistence_intervals_in_dimension(0), dtype=np.float64).reshape(-1, 2)
-    return pairs[np.isfinite(pairs[:, 1])]
+    return pairs if infinite else pairs[np.isfinite(pairs[:, 1])]
 
 
 def multiset(pairs: Signal) -> list[tuple[float, float]]:
@@ -56,6 +56,31 @@ def test_equals_gudhi(signal: Signal) -> None:
 @given(signals())
 def test_equals_ripser_with_essential_class(signal: Signal) -> None:
     assert multiset(diagram(signal, essential="keep")) == multiset(ripser_diagram(signal))
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        [0.0],
+        [-0.0],
+        [5.0, 5.0],
+        [1.0, 0.0],
+        [0.0, 1.0],
+        [0.0, 1.0, 0.0],
+        [1.0, 0.0, 1.0],
+        [0.0, 1.0, 1.0, 0.0, 0.0, 1.0],
+        [2.0, 1.0, 1.0, 2.0, 0.0, 0.0, 2.0, 1.0],
+        [1e30, -1e30, 1e30, 0.0, 1e-30, 0.0],
+        list(range(50)),
+        list(range(50))[::-1],
+        [7.0] * 50,
+    ],
+)
+def test_short_flat_and_extreme_signals_equal_both_libraries(signal: list[float]) -> None:
+    values = np.array(signal)
+    assert multiset(diagram(values)) == multiset(by_gudhi(values))
+    whole = multiset(diagram(values, essential="keep"))
+    assert whole == multiset(ripser_diagram(values)) == multiset(by_gudhi(values, infinite=True))
 
 
 def test_zero_is_a_value_and_not_a_missing_edge() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from topokd_edge.data.importers import shoulder_watch
 from topokd_edge.data.stream import ReadOptions
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, UsageError
-from topokd_edge.topology import cache
+from topokd_edge.topology import writing
 from topokd_edge.topology.cache import cached_images
 from topokd_edge.topology.cost import predict_cost
 from topokd_edge.topology.image import persistence_images
@@ -42,6 +44,7 @@ def assert_backends_agree(x: Windows, params: ImageParams) -> None:
     reference, reference_empty = persistence_images(x, params, backend="reference")
     assert np.isfinite(fast).all()
     assert not np.signbit(fast).any()
+    assert not np.signbit(reference).any()
     assert fast.shape == (*x.shape[:2], *params.size)
     largest = reference.max(axis=(2, 3), keepdims=True)
     assert (np.abs(fast - reference) <= 1e-6 * largest).all()
@@ -95,6 +98,40 @@ def test_a_constant_window_gives_zeros_and_a_flag(signal, backend) -> None:
 def test_the_size_is_what_was_asked_for(birth, size) -> None:
     params = ImageParams(birth_range=(birth, birth), persistence_range=(birth, birth), size=size)
     assert_backends_agree(noisy(1), params)
+
+
+def test_births_and_lives_land_in_their_row_and_column_to_the_edge() -> None:
+    # Negative births, and a life of almost nothing, which belongs in the last row.
+    axes = {"birth_range": ((-8.0, 0.0),), "persistence_range": ((0.0, 8.0),), "size": (8, 8), "sigma": 0.01}
+    for birth, life, column, row in [(-7.5, 0.01, 0, 7), (-0.5, 7.5, 7, 0), (-3.5, 2.5, 4, 5)]:
+        x = np.array([[[-9.0, birth + life, birth, 9.0]]], dtype=np.float32)
+        image = persistence_images(x, ImageParams(**axes))[0][0, 0]
+        assert np.unravel_index(image.argmax(), image.shape) == (row, column)
+
+
+def test_one_pair_fits_ranges_and_gives_an_image_of_the_asked_size() -> None:
+    x = np.array([[[0, 1, 0]]], dtype=np.float32)  # fit([[0, 1]])
+    params = fit_params(x)
+    assert (params.birth_range, params.persistence_range) == (((-0.5, 0.5),), ((0.0, 1.0),))
+    images, _ = persistence_images(x, params)
+    assert images.shape == (1, 1, 64, 64)
+    assert images.max() == 1.0
+
+
+# Images need no library of topology: numpy, numba, and scipy for the normal distribution.
+def test_images_are_made_without_libraries_of_topology() -> None:
+    script = """
+import sys
+for name in ("ripser", "persim", "gudhi", "sklearn", "torch"):
+    sys.modules[name] = None
+import numpy as np
+from topokd_edge.topology.image import persistence_images
+from topokd_edge.topology.params import fit_params
+x = np.random.default_rng(0).standard_normal((3, 1, 50)).astype(np.float32)
+assert persistence_images(x, fit_params(x))[0].max() == 1.0
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_equal_births_still_give_an_image() -> None:
@@ -228,7 +265,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(x))
         return persistence_images(x, params, **options)
 
-    monkeypatch.setattr(cache, "persistence_images", counting)
+    monkeypatch.setattr(writing, "persistence_images", counting)
     return calls
 
 

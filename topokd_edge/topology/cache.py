@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,16 @@ import numpy.typing as npt
 
 from topokd_edge.arrays import write_npy
 from topokd_edge.data.windowset import WindowSet
-from topokd_edge.errors import BadInputError, MissingError
+from topokd_edge.errors import BadInputError
 from topokd_edge.files import read_json, replacing, sha256_bytes, sha256_file, write_json
 from topokd_edge.progress import Progress, silent
-from topokd_edge.topology.cost import predict_cost
-from topokd_edge.topology.image import Backend, backend_for, persistence_images
+from topokd_edge.topology.image import backend_for
 from topokd_edge.topology.params import ImageParams
-from topokd_edge.topology.sublevel import refuse_non_finite
+from topokd_edge.topology.writing import TASK, stored_as, tell_cost, write_images
 
 FORMAT = "topokd-images/1"
-TASK = "persistence images"
-_BLOCK_BYTES = 64 << 20
-"""Images computed at a time: bounds memory, whatever the size of the set."""
-
-
-class NoRoomError(MissingError):
-    """The disk has too little room for images."""
+_PART = 256
+"""Windows after which images that take long are safe from an interruption."""
 
 
 def cached_images(
@@ -70,7 +62,7 @@ def cached_images(
     ------
     BadInputError
         When a sample is NaN or infinite; subject and session are named.
-    MissingError
+    NoRoomError
         When the disk has too little room.
     """
     chosen = np.arange(len(windows)) if index is None else np.asarray(index, dtype=np.int64)
@@ -81,185 +73,83 @@ def cached_images(
         "params": params.to_dict(),
     }
     stem = folder / sha256_bytes(json.dumps(about, sort_keys=True).encode())[:24]
-    data, meta = stem.with_suffix(".npy"), stem.with_suffix(".json")
-    dtype = stored_as(params)
-    shape = (len(chosen), windows.x.shape[1], *params.size)
-    cached = _read(data, meta, about, dtype, shape)
-    if cached is None:
-        backend = backend_for(params)
-        write_images(windows, params, data, index=chosen, dtype=dtype, backend=backend, progress=progress)
-        write_json(meta, {**about, "sha256": sha256_file(data)})
-        cached = np.load(data, mmap_mode="r", allow_pickle=False)
-    return cached
+    file = _File(stem, about, stored_as(params), (len(chosen), windows.x.shape[1], *params.size))
+    cached = file.read()
+    if cached is not None:
+        return cached
+    if backend_for(params) == "reference":
+        tell_cost(windows, params, len(chosen), None, progress)
+        return _in_parts(file, windows, params, chosen, progress)
+    write_images(windows, params, file.data, index=chosen, dtype=file.dtype, progress=progress)
+    return file.sealed()
 
 
-def stored_as(params: ImageParams) -> np.dtype[Any]:
-    """Return how numbers of images are kept: float16 when they end at 1."""
-    return np.dtype(np.float16 if params.normalise == "max" else np.float32)
+@dataclass(frozen=True)
+class _File:
+    """Images on disk, beside a JSON that says whose they are and how they hash."""
 
+    stem: Path
+    about: dict[str, Any]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
 
-def _read(
-    data: Path, meta: Path, about: dict[str, Any], dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> npt.NDArray[np.floating[Any]] | None:
-    """Return the cached images, or None unless they are exactly what is asked for."""
-    try:
-        if not data.is_file() or read_json(meta) != {**about, "sha256": sha256_file(data)}:
+    @property
+    def data(self) -> Path:
+        return self.stem.with_suffix(".npy")
+
+    @property
+    def meta(self) -> Path:
+        return self.stem.with_suffix(".json")
+
+    def read(self) -> npt.NDArray[np.floating[Any]] | None:
+        """Return the images, or None unless they are exactly what is asked for."""
+        try:
+            if not self.data.is_file() or read_json(self.meta) != self._sealed_about():
+                return None
+            images: npt.NDArray[np.floating[Any]] = np.load(self.data, mmap_mode="r", allow_pickle=False)
+        except (BadInputError, OSError, ValueError, EOFError):
             return None
-        images: npt.NDArray[np.floating[Any]] = np.load(data, mmap_mode="r", allow_pickle=False)
-    except (BadInputError, OSError, ValueError, EOFError):
-        return None
-    return images if images.dtype == dtype and images.shape == shape else None
+        return images if images.dtype == self.dtype and images.shape == self.shape else None
 
-
-def write_images(
-    windows: WindowSet,
-    params: ImageParams,
-    path: Path,
-    *,
-    index: npt.NDArray[np.int64],
-    dtype: npt.DTypeLike = np.float32,
-    backend: Backend = "fast",
-    jobs: int | None = None,
-    progress: Progress = silent,
-) -> npt.NDArray[np.bool_]:
-    """Write the images of the windows `index` as a `.npy` file, whole or not at all, in bounded memory.
-
-    Parameters
-    ----------
-    windows, params
-        What to draw, and how.
-    path
-        The file.
-    index
-        Which windows, in this order.
-    dtype
-        float32, or float16 for images of maximum 1.
-    backend
-        See `persistence_images`.
-    jobs
-        How many processes share the work of "reference", as joblib's `n_jobs`: None is one, or what
-        `joblib.parallel_config` says around the call, which also chooses where they run (loky, dask, ray).
-        The images are the same to the bit. "fast" uses all cores by itself.
-    progress
-        Told how many windows are done.
-
-    Returns
-    -------
-    ndarray
-        bool, shape (windows, channels): the image is all zero.
-
-    Raises
-    ------
-    BadInputError
-        When a sample is NaN or infinite, or the channels are not those of `params`.
-    MissingError
-        When the disk has too little room.
-    """
-    shape = (len(index), windows.x.shape[1], *params.size)
-    per_window = int(np.prod(shape[1:])) * 4
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
-    degenerate = np.empty(shape[:2], dtype=np.bool_)
-    if backend == "reference":
-        _tell(windows, params, len(index), jobs, progress)
-    block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else _block_of_reference(params)
-    parts = (index[start : start + block] for start in range(0, len(index), block))
-
-    def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
-        done = 0
-        with _drawn(windows, params, parts, backend, jobs) as drawn:
-            for images, empty in drawn:
-                degenerate[done : done + len(images)] = empty
-                done += len(images)
-                yield rounded(images, np.dtype(dtype))
-                progress(TASK, done, len(index))
-
-    with replacing(path) as part:
-        write_npy(part, shape, dtype, blocks())
-    return degenerate
-
-
-_Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
-
-
-@contextmanager
-def _drawn(
-    windows: WindowSet,
-    params: ImageParams,
-    parts: Iterable[npt.NDArray[np.int64]],
-    backend: Backend,
-    jobs: int | None,
-) -> Iterator[Iterator[_Drawn]]:
-    """Give what `draw` makes of each part of the set, in order; joblib's workers share "reference"."""
-    calls = (
-        (np.asarray(windows.x[part]), [name_of(windows, window) for window in part], params, backend)
-        for part in parts
-    )
-    if backend == "fast":
-        yield (draw(*call) for call in calls)
-        return
-    from joblib import Parallel, delayed
-
-    drawn = Parallel(n_jobs=jobs, return_as="generator")(delayed(draw)(*call) for call in calls)
-    try:
-        yield drawn
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib warns of work left over after an error or Ctrl-C
-            drawn.close()
-
-
-def draw(x: npt.NDArray[np.float32], names: list[str], params: ImageParams, backend: Backend) -> _Drawn:
-    """Return the images of some windows, and which are empty; `names` tell where a bad sample lies."""
-    refuse_non_finite(x, names=names)
-    return persistence_images(x, params, backend=backend)
-
-
-def rounded(images: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[np.floating[Any]]:
-    """Return images as they are stored: float32, or float16 (of maximum 1) with values below 2**-14 as 0."""
-    if dtype == np.float32:
+    def sealed(self) -> npt.NDArray[np.floating[Any]]:
+        """Write the JSON of images that were just written, and return them."""
+        write_json(self.meta, self._sealed_about())
+        images: npt.NDArray[np.floating[Any]] = np.load(self.data, mmap_mode="r", allow_pickle=False)
         return images
-    from topokd_edge.topology import _kernels
 
-    half = np.empty(images.shape, dtype=np.float16)
-    _kernels.to_half(images.ravel().view(np.uint32), half.ravel().view(np.uint16))
-    return half
+    def _sealed_about(self) -> dict[str, Any]:
+        return {**self.about, "sha256": sha256_file(self.data)}
 
 
-def _block_of_reference(params: ImageParams) -> int:
-    """Return how many windows a worker gets: one, or enough to make the start of a process worth it."""
-    return 32 if params.filtration == "delay" else 1
+def _in_parts(
+    file: _File,
+    windows: WindowSet,
+    params: ImageParams,
+    index: npt.NDArray[np.int64],
+    progress: Progress,
+) -> npt.NDArray[np.floating[Any]]:
+    """Compute images that take long, part by part: what an interruption leaves is used again."""
+    parts: list[_File] = []
 
+    def images() -> Iterator[npt.NDArray[np.floating[Any]]]:
+        for start in range(0, len(index), _PART):
+            some = index[start : start + _PART]
+            shape = (len(some), *file.shape[1:])
+            stem = file.stem.with_name(f"{file.stem.name}-{start}")
+            parts.append(_File(stem, {**file.about, "from": start}, file.dtype, shape))
+            cached = parts[-1].read()
+            if cached is None:
+                write_images(
+                    windows, params, parts[-1].data, index=some, dtype=file.dtype, backend="reference"
+                )
+                cached = parts[-1].sealed()
+            yield cached
+            progress(TASK, start + len(some), len(index))
 
-def _tell(windows: WindowSet, params: ImageParams, count: int, jobs: int | None, progress: Progress) -> None:
-    """Tell what a slow job will take, before it starts."""
-    from joblib import effective_n_jobs
-
-    cost = predict_cost(windows.x, params, backend="reference")
-    workers = effective_n_jobs(jobs)
-    seconds = cost.seconds * count / len(windows) / workers
-    images = cost.bytes * count / len(windows)
-    progress(
-        TASK,
-        0,
-        count,
-        f"about {seconds:.0f} s, {images / 1e6:.0f} MB, and {workers * cost.memory / 1e6:.0f} MB of memory",
-    )
-
-
-def name_of(windows: WindowSet, window: int) -> str:
-    """Return where a window comes from, for an error."""
-    return (
-        f"number {window} of the set, subject {windows.subject[window]}, session {windows.session[window]}, "
-        f"from sample {windows.start[window]}"
-    )
-
-
-def _need_room(folder: Path, needed: int) -> None:
-    """Raise NoRoomError when the disk of `folder` has less than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise NoRoomError(
-            f"{folder}: the images need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free",
-            hint="free space, choose another folder, or make smaller images",
-        )
+    with replacing(file.data) as path:
+        write_npy(path, file.shape, file.dtype, images())
+    whole = file.sealed()
+    for part in parts:
+        part.data.unlink()
+        part.meta.unlink()
+    return whole

@@ -11,17 +11,10 @@ import numpy.typing as npt
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.progress import Progress, silent
 from topokd_edge.rows import Rows
-from topokd_edge.topology.cache import (
-    TASK,
-    NoRoomError,
-    cached_images,
-    draw,
-    name_of,
-    rounded,
-    stored_as,
-)
+from topokd_edge.topology.cache import cached_images
 from topokd_edge.topology.image import backend_for
 from topokd_edge.topology.params import ImageParams
+from topokd_edge.topology.writing import TASK, NoRoomError, draw, name_of, rounded, stored_as
 
 _BLOCK = 64
 

@@ -25,7 +25,8 @@ def fill(
     rasters = [_raster(params, channel) for channel in range(params.channels)]
     for window, pairs_of_channels in enumerate(diagrams(x, params)):
         for channel, pairs in enumerate(pairs_of_channels):
-            image = rasters[channel](_lasting(pairs, params, channel))
+            # Differences of CDFs are as low as -1e-17; a mass is not negative.
+            image = np.maximum(rasters[channel](_lasting(pairs, params, channel)), 0.0)
             largest = image.max()
             degenerate[window, channel] = largest == 0.0
             divide = params.normalise == "max" and largest > 0.0

@@ -13,9 +13,10 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import UsageError
 from topokd_edge.files import new_folder, write_json
 from topokd_edge.progress import Progress, silent
-from topokd_edge.topology.cache import FORMAT, write_images
+from topokd_edge.topology.cache import FORMAT
 from topokd_edge.topology.image import Backend
 from topokd_edge.topology.params import fit_params
+from topokd_edge.topology.writing import tell_cost, write_images
 
 
 def extract_images(
@@ -73,6 +74,8 @@ def extract_images(
     with new_folder(out, overwrite=overwrite) as folder:
         start = time.perf_counter()
         params = fit_params(windows.x, rows=windows.of_subjects(list(fit_on)), size=size)
+        if backend == "reference":
+            tell_cost(windows, params, len(windows), jobs, progress)
         everything = np.arange(len(windows))
         path = folder / "images.npy"
         degenerate = write_images(
