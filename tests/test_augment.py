@@ -148,6 +148,17 @@ def test_a_lost_sensor_reads_its_mean_and_never_all_are_lost() -> None:
     assert torch.equal(alone(x, rng()), x)
 
 
+def test_the_student_never_loses_all_of_its_sensors() -> None:
+    settings = Augmentation(drop=0.9)
+    augment = Augment(settings, sensors(CHANNELS, UNITS), SCALE, student=(*ACC_A[:2], 13))
+    found = augment(standardised(RAW), rng()).numpy()
+    lost = np.array([[np.abs(found[i, rows]).max() < 1e-5 for rows in (ACC_A, [13])] for i in range(BATCH)])
+    assert not lost.all(axis=1).any()
+    assert lost.any()
+    others = [0, *GYRO_A, *ACC_B, *GYRO_B]
+    assert (np.abs(found[:, others]).max(axis=(1, 2)) < 1e-5).any()
+
+
 def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:
     x, source = standardised(RAW), rng(5)
     assert torch.equal(Augment(Augmentation(), sensors(CHANNELS, UNITS), SCALE)(x, source), x)

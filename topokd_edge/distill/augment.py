@@ -39,11 +39,14 @@ class Augment:
         Of the channels, see `topokd_edge.data.sensors.sensors`.
     scale
         What the windows were standardised by.
+    student
+        Indices of the student's channels: a window never loses all of them. Empty is all.
     """
 
     settings: Augmentation
     sensors: tuple[Sensor, ...]
     scale: Normalisation
+    student: tuple[int, ...] = ()
 
     def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the windows changed, each by a draw of its own, on their device.
@@ -61,7 +64,7 @@ class Augment:
         if self.settings.rotation or self.settings.scale or self.settings.drop:
             turns = _rotations(self.settings.rotation, batch, len(self._places()), rng)
             gains = np.exp(self.settings.scale * rng.standard_normal((batch, len(self.sensors))))
-            kept = _kept(self.settings.drop, batch, len(self.sensors), rng)
+            kept = _kept(self.settings.drop, batch, self._of_student(), rng)
             matrix, offset = self.mixing(turns, gains, kept)
             x = torch.baddbmm(_on(offset[:, :, np.newaxis], x), _on(matrix, x), x)
         if self.settings.jitter:
@@ -102,6 +105,11 @@ class Augment:
         matrix *= std / std[:, np.newaxis]
         return matrix * present[:, :, np.newaxis], offset * present
 
+    def _of_student(self) -> npt.NDArray[np.bool_]:
+        """Return which sensors the student has at least one channel of, shape (sensors,)."""
+        own = set(self.student)
+        return np.array([not own or bool(own & {*sensor.channels}) for sensor in self.sensors])
+
     def _places(self) -> list[str]:
         """Return the places of three-axis sensors, each once."""
         return list(dict.fromkeys(sensor.place for sensor in self.sensors if len(sensor.channels) == 3))
@@ -137,10 +145,14 @@ def _rotations(spread: float, batch: int, places: int, rng: np.random.Generator)
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
 
 
-def _kept(drop: float, batch: int, sensors: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Draw which sensors are not lost; a window that would lose all keeps all. Shape (B, sensors)."""
-    kept = rng.random((batch, sensors)) >= drop
-    return kept | ~kept.any(axis=1, keepdims=True)
+def _kept(
+    drop: float, batch: int, needed: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Draw which sensors are not lost, shape (B, sensors); who would lose all that are needed keeps those."""
+    kept = rng.random((batch, len(needed))) >= drop
+    without = ~(kept & needed).any(axis=1)
+    kept[without] |= needed
+    return kept
 
 
 def _on(numbers: npt.NDArray[np.floating[Any]], x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Augmentation(Part):
     jitter: NotNegative = 0.0
     """Gaussian noise, in standard deviations of the standardised channel."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that a sensor is lost from a window and reads its mean; never all of them."""
+    """Probability that a sensor is lost from a window and reads its mean; never all that the student has."""
     images: Literal["clean", "redrawn"] = "clean"
     """What the topology teacher sees of an augmented window. `clean`: the image of the window as it was, so
     that the student learns to answer for the changed window as its teacher does for the real one. `redrawn`:

@@ -122,9 +122,9 @@ def seen_in(
     """
     scale = Normalisation(**made["signal"])
     augment = redraw = None
+    own = [channels.index(name) for name in made["student"]["channels"]]
     if settings.changes():
-        augment = Augment(settings, tuple(Sensor(**sensor) for sensor in made["sensors"]), scale)
+        augment = Augment(settings, tuple(Sensor(**item) for item in made["sensors"]), scale, tuple(own))
     if settings.images == "redrawn" and "image" in made:
         redraw = Redraw(ImageParams.from_dict(made["topology"]), scale, Normalisation(**made["image"]))
-    own = [channels.index(name) for name in made["student"]["channels"]]
     return Seen(signals, augment, redraw, None if own == list(range(len(channels))) else own)
