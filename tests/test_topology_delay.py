@@ -13,7 +13,9 @@ import pytest
 from made_recordings import windows_of
 from test_topology_diagram import multiset
 
+from topokd_edge.cli import _bench_plan
 from topokd_edge.errors import BadInputError, MissingError, UsageError
+from topokd_edge.run import FoldRun
 from topokd_edge.topology import cache, delay, writing
 from topokd_edge.topology.cache import cached_images
 from topokd_edge.topology.child import in_child
@@ -173,6 +175,17 @@ def test_too_short_windows_and_the_fast_backend_are_refused() -> None:
         persistence_images(swings(1), params, backend="reference")
     with pytest.raises(UsageError, match="backend = 'reference'"):
         persistence_images(swings(1), params)
+
+
+@pytest.mark.parametrize(("filtration", "backends"), [("sublevel", 2), ("delay", 1)])
+def test_a_bench_of_loops_leaves_the_fast_backend_out(
+    filtration: Any, backends: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.onnx").write_bytes(b"")
+    monkeypatch.setattr(_bench_plan, "_export", lambda *_: (tmp_path / "t.onnx", 1))
+    topology = ImageParams(**AXES, filtration=filtration).to_dict()
+    jobs = _bench_plan._tda(FoldRun(tmp_path, 1, 0), {"topology": topology}, tmp_path)
+    assert [job.args["backend"] for job in jobs] == ["reference", "fast"][:backends]
 
 
 # What ripser may do to its process: not end, want all memory, abort.

@@ -14,6 +14,8 @@ from topokd_bench.windows import HeldOut
 from topokd_edge.bundle import Bundle
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER, FoldRun, Run
+from topokd_edge.topology.image import backend_for
+from topokd_edge.topology.params import ImageParams
 
 REFERENCE_WINDOWS = 200
 """Held-out windows the ripser and persim pipeline is tried on: at 0.1 s each, all would take minutes."""
@@ -156,22 +158,22 @@ def _teachers(bundle: Bundle, place: FoldRun, work: Path) -> list[Job]:
 
 
 def _tda(place: FoldRun, preprocessing: dict[str, Any], work: Path) -> list[Job]:
-    """Return the topology teacher behind either backend."""
+    """Return the topology teacher behind every backend that computes its images."""
     topology, topology_macs = _export(place, TOPOLOGY_TEACHER, tuple(preprocessing["topology"]["size"]), work)
     args: dict[str, Any] = {"path": str(topology), "preprocessing": preprocessing}
     size = topology.stat().st_size
-    return [
-        Job(
-            "tda",
-            "ripser+persim+onnxruntime",
-            TDA,
-            {**args, "backend": "reference"},
-            size,
-            topology_macs,
-            REFERENCE_WINDOWS,
-        ),
-        Job("tda", "fast+onnxruntime", TDA, {**args, "backend": "fast"}, size, topology_macs),
-    ]
+    reference = Job(
+        "tda",
+        "ripser+persim+onnxruntime",
+        TDA,
+        {**args, "backend": "reference"},
+        size,
+        topology_macs,
+        REFERENCE_WINDOWS,
+    )
+    if backend_for(ImageParams.from_dict(preprocessing["topology"])) == "reference":
+        return [reference]
+    return [reference, Job("tda", "fast+onnxruntime", TDA, {**args, "backend": "fast"}, size, topology_macs)]
 
 
 def _export(place: FoldRun, model: str, size: tuple[int, ...], work: Path) -> tuple[Path, int | None]:
