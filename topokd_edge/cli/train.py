@@ -11,7 +11,6 @@ import typer
 from topokd_edge.cli import console
 from topokd_edge.cli.evaluate import show_experiments
 from topokd_edge.errors import BadInputError, UsageError
-from topokd_edge.run import OPTIMISTIC
 
 if TYPE_CHECKING:
     from topokd_edge.progress import Progress
@@ -93,6 +92,8 @@ def train(
         if decided:
             show_experiments(decided)
         if run.optimistic:
+            from topokd_edge.run import OPTIMISTIC
+
             console.note(f"warning: protocol paper is {OPTIMISTIC}")
         typer.echo(f"next: topokd-edge evaluate {folder}")
 
