@@ -223,3 +223,15 @@ def test_wrong_usage_is_code_2(tmp_path: Path, arguments: tuple[str, ...]) -> No
     write_npz(tmp_path / "set.npz")
     refused(run(*arguments, cwd=tmp_path), 2)
     nothing_written(tmp_path, "set.npz")
+
+
+def test_recordings_without_labels_can_be_kept_but_not_split_or_trained_on(tmp_path: Path) -> None:
+    rows = "\n".join(
+        f"{0.04 * i:.2f},{0.1 * (i % 7)},{0.1 * (i % 5)},{1 + 0.01 * (i % 3)}" for i in range(200)
+    )
+    (tmp_path / "a.csv").write_text("t [s],acc_x [g],acc_y [g],acc_z [g]\n" + rows + "\n")
+    result = run("data", "import", "csv", "a.csv", "--out", "w", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "no recording has labels, so no window was cut" in result.stderr
+    refused(run("data", "audit", "w", cwd=tmp_path), 3, "the set has no window", "--labels")
+    refused(run("train", "--data", "w", "--out", "r", cwd=tmp_path), 3, "the set has no window", "--labels")

@@ -68,8 +68,13 @@ class SplitPlan:
         Raises
         ------
         BadInputError
-            When the set has too few subjects, or fixed lists do not fit its subjects.
+            When the set has no window or too few subjects, or fixed lists do not fit its subjects.
         """
+        if not len(windows):
+            raise BadInputError(
+                "the set has no window: its recordings have no labels",
+                hint="import again with --labels FILE.csv (docs/data.md says what is in it)",
+            )
         if self.kind == "fixed":
             _refuse_misfits(self.fixed, windows.subjects, self.name)
             return list(self.fixed)
