@@ -40,7 +40,7 @@ def persistence_images(
     x: npt.NDArray[np.float32],
     params: ImageParams,
     *,
-    backend: Backend = "fast",
+    backend: Backend | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -55,7 +55,7 @@ def persistence_images(
     backend
         "fast": compiled, tens of microseconds a channel. "reference": ripser and persim, as the field does
         it, for checking, and for loops ("delay"); equal to "fast" within 1e-6 of the maximum of an image;
-        always one thread.
+        always one thread. None takes the quickest that computes the images of `params`.
     threads
         How many threads share the work; None takes all cores this process may use.
     progress
@@ -81,6 +81,7 @@ def persistence_images(
         raise BadInputError(
             f"windows have {x.shape[1]} channels, the image parameters are for {params.channels}"
         )
+    backend = backend or backend_for(params)
     if backend not in BACKENDS:
         raise UsageError(f"backend = {backend!r}: expected one of {', '.join(BACKENDS)}")
     if threads is not None and threads < 1:
