@@ -91,6 +91,18 @@ def test_an_evaluation_shows_and_compares_all(kept: Run) -> None:
     json.dumps(table, allow_nan=False)
 
 
+def test_the_report_shows_claims_and_smoothness(kept: Run) -> None:
+    write_report(kept, kept.folder / "before.html", overwrite=True)
+    assert 'id="smoothness"' not in (kept.folder / "before.html").read_text("utf-8")
+    kept.write("evaluation.json", evaluate_run(kept))
+    write_report(kept, kept.folder / "report.html", overwrite=True)
+    page = (kept.folder / "report.html").read_text("utf-8")
+    assert '<span class="badge neutral">within noise</span> two are better' in page
+    assert "student.both is within noise of student.one" in page
+    assert 'id="smoothness"' in page
+    assert "Targets: topology" in page
+
+
 def test_kept_candidates_are_resumed_to_the_same_end(kept: Run, data: Path, tmp_path: Path) -> None:
     chosen = recipe(*KEPT)
     names = ("student.one", "student.both", "student.none")
@@ -191,6 +203,8 @@ def test_optimism_is_marked_wherever_it_is_shown(
     write_report(run, run.folder / "report.html")
     page = (run.folder / "report.html").read_text("utf-8")
     assert ("All accuracies on this page are optimistic" in page) == (protocol == "paper")
+    honest = "neither trained on nor used to choose anything", "never on the test subjects"
+    assert all((words in page) == (protocol != "paper") for words in honest)
 
 
 def test_the_published_scaling_is_the_mean_of_the_windows_own(tmp_path: Path) -> None:
@@ -206,6 +220,14 @@ def test_the_published_scaling_is_the_mean_of_the_windows_own(tmp_path: Path) ->
     assert not np.allclose(document["image"]["std"], usual["image"]["std"], rtol=1e-3)
     assert document["image"]["mean"] == usual["image"]["mean"]
     assert views.images is not None
+
+
+def test_the_recipe_says_which_scaling(data: Path, tmp_path: Path) -> None:
+    run = trained(recipe('scaling="window"', "student.distilling.teachers=[]"), data, tmp_path)
+    everything = run.windows()
+    x = np.asarray(everything.x, np.float64)[everything.of_subjects(run.folds[0]["fit"])]
+    made = run.fold_run(1, 0).preprocessing()["signal"]
+    np.testing.assert_allclose(made["std"], x.std(2).mean(0), rtol=1e-9)
 
 
 def test_a_teacher_with_mixup_learns_something_else(data: Path, tmp_path: Path) -> None:

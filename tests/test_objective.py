@@ -242,6 +242,14 @@ def test_similarity_of_teachers_with_batches_of_their_own() -> None:
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_no_gradient_reaches_the_teachers_maps() -> None:
+    own, one = ([stage.requires_grad_() for stage in features(seed)] for seed in (0, 1))
+    settings = Distilling(teachers=("signal",))
+    map_loss(settings, [(maps_of(own), {"signal": maps_of(one)})]).backward()  # type: ignore[no-untyped-call]
+    assert all(stage.grad is None for stage in one)
+    assert all(stage.grad is not None for stage in own)
+
+
 def test_similarity_to_one_teacher_has_all_the_weight() -> None:
     own, one = features(0), features(1)
     found = map_loss(

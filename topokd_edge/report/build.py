@@ -12,11 +12,11 @@ from topokd_edge import __version__
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import refuse_existing, write_text
-from topokd_edge.report import accuracy, device, numbers, training, verdict
+from topokd_edge.report import accuracy, device, numbers, smoothness, training, verdict
 from topokd_edge.report.examples import examples
 from topokd_edge.report.inputs import Inputs, Missing, read_inputs, reading
 from topokd_edge.report.page import render
-from topokd_edge.run import Run
+from topokd_edge.run import OPTIMISTIC, Run
 
 TEMPLATE = "template.html.j2"
 DROPPED = {
@@ -97,6 +97,7 @@ def collect(inputs: Inputs) -> dict[str, Any]:
             "curves": training.curves(inputs),
             "folds": training.folds_table(inputs),
             "protocol": inputs.recipe.get("protocol", ""),
+            "optimistic": OPTIMISTIC if inputs.run.optimistic else "",
             "seeds": list(inputs.recipe.get("seeds", [])),
             "data": _data(inputs, windows),
             "recipe": inputs.recipe_text,
@@ -139,6 +140,9 @@ def _evaluation(evaluation: dict[str, Any], class_names: list[str]) -> dict[str,
         "comparisons": accuracy.comparisons_table(evaluation),
         "confusions": accuracy.confusions(evaluation, evaluation.get("class_names", class_names)),
         "folds": _fold_scores(evaluation),
+        "claims": smoothness.claims(evaluation),
+        "failures": smoothness.failures(evaluation),
+        "smoothness": smoothness.section(evaluation),
         "raw": json.dumps(evaluation, indent=1, ensure_ascii=False),
     }
 
