@@ -119,8 +119,11 @@ def page(run: Run, evaluated: dict[str, Any], forest: dict[str, float], out: Pat
     facts = [
         f"{data['windows']} windows of {data['made']['window_seconds']} s, {len(data['channels'])} channels, "
         f"{classes} classes, {subjects} subjects; window set `{data['content_hash'][:12]}`",
-        f"{done} of {len(run.folds)} outer folds by subject, {seeds} seed(s); epoch and candidate are "
-        "chosen on inner validation subjects, never on test subjects",
+        f"{done} of {len(run.folds)} outer folds by subject, {seeds} seed(s); "
+        + (
+            evaluated["optimistic"]
+            or "epoch and candidate are chosen on inner validation subjects, never on test subjects"
+        ),
         f"made on {made['device']} ({made['platform']}, {made['threads']} thread(s)), "
         f"torch {made['versions']['torch']}",
     ]

@@ -12,7 +12,7 @@ import pytest
 from made_recordings import window_set
 
 from topokd_edge.errors import BadInputError
-from topokd_edge.evaluate.run_table import evaluate_run
+from topokd_edge.evaluate.run_table import _Outcome, _published_error, evaluate_run
 from topokd_edge.files import write_json
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SCRATCH_STUDENT, Predictions, Run
 
@@ -80,6 +80,18 @@ def test_means_over_subjects_and_seeds_by_hand(run: Run) -> None:
         "models": {SCRATCH_STUDENT: 0.5, DISTILLED_STUDENT: 0.75, INT8_STUDENT: 0.5},
     }
     assert np.sum(table["confusion"][DISTILLED_STUDENT]) == 20
+
+
+def test_the_published_error_of_pamap2() -> None:
+    # Accuracy of the published signal WRN16-1 on nine subjects, three trainings of each; the authors divide
+    # np.std(a) by np.sqrt(26).
+    scores = {"0": 74.05, "1": 75.59, "2": 93.48, "3": 92.40, "4": 84.85, "5": 89.16, "6": 94.31, "7": 63.60}
+    scores["8"] = 100.0
+    items = [_Outcome(1, seed, Predictions(*np.zeros((3, 0)))) for seed in range(3)]
+    values = np.array([*scores.values()])
+    assert _published_error(items, scores) == pytest.approx(
+        np.sqrt(((values - values.mean()) ** 2).mean() / 26)
+    )
 
 
 def test_unfinished_folds_are_named(run: Run) -> None:

@@ -17,7 +17,7 @@ from topokd_edge.cli.train import train
 from topokd_edge.distill import fold as fold_module
 from topokd_edge.distill.checkpoint import load_model
 from topokd_edge.distill.preprocessing import fit_and_apply
-from topokd_edge.distill.recipe import Recipe, load_recipe
+from topokd_edge.distill.recipe import Recipe, builtin_recipes, load_recipe
 from topokd_edge.distill.run_training import continue_run, start_run, train_run
 from topokd_edge.distill.signatures import Signature
 from topokd_edge.errors import BadInputError
@@ -83,6 +83,7 @@ def test_an_evaluation_shows_and_compares_all(kept: Run) -> None:
     assert experiment["claim"] == "two are better"
     assert experiment["verdict"] == "within noise"  # two subjects
     assert table["optimistic"] is None
+    assert all(row["published_error"] is None for row in table["models"].values())
     targets = table["smoothness"]["targets"]
     assert set(targets["student.one"]) == {"labels", "signal"}
     assert set(targets["student.both"]) == {"labels", "signal", "topology"}
@@ -189,6 +190,10 @@ def test_the_published_protocol_chooses_on_the_test_subjects(data: Path, tmp_pat
     assert run.optimistic
     table = evaluate_run(run)
     assert table["protocol"] == "paper"
+    scores = [row["models"]["student.scratch"] for row in table["subjects"]]
+    # Two subjects with one seed: two trainings.
+    error = np.std(scores) / np.sqrt(2 * 1 - 1)
+    assert table["models"]["student.scratch"]["published_error"] == pytest.approx(error)
     assert table["optimistic"].startswith("optimistic: epoch and candidate were chosen on the test subjects")
 
 
@@ -220,6 +225,28 @@ def test_the_published_scaling_is_the_mean_of_the_windows_own(tmp_path: Path) ->
     assert not np.allclose(document["image"]["std"], usual["image"]["std"], rtol=1e-3)
     assert document["image"]["mean"] == usual["image"]["mean"]
     assert views.images is not None
+
+
+TINY = (
+    *("split={folds = 3}", "seeds=[0]", "topology.size=[16, 16]"),
+    *(f"{part}.network={{depth = 10}}" for part in ("student", "signal_teacher", "topology_teacher")),
+    *(f"{part}.training.epochs=1" for part in ("signal_teacher", "topology_teacher")),
+    *(f"student.{part}.epochs=1" for part in ("scratch", "distilled")),
+)
+
+
+@pytest.mark.parametrize("name", [name for name in builtin_recipes() if name.startswith("paper/")])
+def test_the_recipes_of_the_paper_run(name: str, data: Path, tmp_path: Path) -> None:
+    chosen = load_recipe(name, TINY)
+    run = trained(chosen, data, tmp_path)
+    table = evaluate_run(run)
+    assert list(table["models"]) == chosen.models()
+    assert len(table["experiments"]) == len(chosen.experiments) > 0
+    assert {item["verdict"] for item in table["experiments"]} <= {"within noise", "refuted"}
+    wrong_size = [item for item in table["experiments"] if "images of" in item["sentences"][-1]]
+    assert len(wrong_size) == (name == "paper/first-three")
+    assert bool(table["optimistic"]) == (name in ("paper/geneactiv-14", "paper/pamap2"))
+    json.dumps(table, allow_nan=False)
 
 
 def test_the_recipe_says_which_scaling(data: Path, tmp_path: Path) -> None:

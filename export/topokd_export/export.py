@@ -18,7 +18,7 @@ from topokd_edge.errors import UsageError
 from topokd_edge.files import new_folder, refuse_existing, sha256_bytes, write_bytes, write_json, write_text
 from topokd_edge.manifest import MANIFEST
 from topokd_edge.progress import Progress, silent
-from topokd_edge.run import Run
+from topokd_edge.run import OPTIMISTIC, Run
 from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
 from topokd_export.onnx_writer import write_onnx
@@ -221,6 +221,7 @@ def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[_
             "seed": student.fold_run.seed,
             "window_set": windows.content_hash,
             "held_out": list(student.held_out),
+            **({"optimistic": OPTIMISTIC} if run.optimistic else {}),
         },
         versions={
             "topokd-edge": topokd_edge.__version__,

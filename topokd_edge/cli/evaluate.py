@@ -48,6 +48,10 @@ def _show(table: dict[str, Any]) -> None:
     columns = ["model", "accuracy %", "± subjects", "± seeds", "macro F1 %", "ECE", "parameters", "MACs"]
     console.table(f"Held-out subjects, protocol {table['protocol']}", columns, rows)
     if table["optimistic"]:
+        for name, row in table["models"].items():
+            typer.echo(
+                f"{name}: {_percent(row['accuracy'])} ± {_percent(row['published_error'])} as published"
+            )
         console.note(f"warning: these accuracies are {table['optimistic']}")
     names = list(table["models"])
     people = [

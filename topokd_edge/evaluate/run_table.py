@@ -66,7 +66,8 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         fold its test `subjects` and per model accuracy, macro F1 and
         ECE. `models`: per model `accuracy` (mean over subjects), `accuracy_windows` (share of all windows),
         `macro_f1` and `ece` (over all windows, mean over seeds), `std_subjects` and `std_seeds` (sample
-        standard deviations of accuracy; None with fewer than two), `params`, `macs` (None if the
+        standard deviations of accuracy; None with fewer than two), `published_error` (see
+        `_published_error`; None under the honest protocol), `params`, `macs` (None if the
         checkpoint does not say). `subjects`: accuracy of each model on each subject. `confusion`: windows
         by true and predicted class, summed over seeds. `f1_by_class`: from the same. `comparisons`: see
         `compare`; `b` is judged against `a`. `experiments`: the recipe's claims, each with its verdict (see
@@ -105,7 +106,11 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         "class_names": list(windows.class_names),
         "folds": [_fold_row(number, folds[number], outcomes) for number in done],
         "models": {
-            name: {**_model_row(items, by_subject[name], windows), **_cost(finished[0], name)}
+            name: {
+                **_model_row(items, by_subject[name], windows),
+                **_cost(finished[0], name),
+                "published_error": _published_error(items, by_subject[name]) if run.optimistic else None,
+            }
             for name, items in outcomes.items()
         },
         "subjects": _subject_rows(by_subject, windows),
@@ -201,6 +206,16 @@ def _model_row(
         "std_subjects": _spread(list(scores.values())),
         "std_seeds": _spread(complete),
     }
+
+
+def _published_error(items: Sequence[_Outcome], scores: Mapping[str, float]) -> float | None:
+    """Return the error as published: population standard deviation over subjects by sqrt(trainings - 1).
+
+    Trainings are subjects times seeds, 27 for PAMAP2. That is no error of the mean over people: subjects are
+    few, and seeds are not people.
+    """
+    trainings = len(scores) * len({item.seed for item in items})
+    return float(np.std([*scores.values()]) / np.sqrt(trainings - 1)) if trainings > 1 else None
 
 
 def _pooled(items: Sequence[_Outcome]) -> Predictions:
