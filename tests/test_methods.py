@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ import torch
 from made_training import interrupt_at
 from test_run_training import FOLD, TWO_CANDIDATES, data, recipe, said, windows
 
+from topokd_edge.bundle import Bundle
+from topokd_edge.cli._bench_plan import _teachers
 from topokd_edge.cli.evaluate import evaluate
 from topokd_edge.cli.train import train
 from topokd_edge.distill import fold as fold_module
@@ -134,6 +136,14 @@ def test_who_is_not_needed_is_not_trained(teachers: str, absent: str, data: Path
     table = evaluate_run(run)
     assert f"teacher.{absent}" not in table["models"]
     json.dumps(table, allow_nan=False)
+    run.write("evaluation.json", table)
+    missing = [item.why for item in write_report(run, tmp_path / "report.html")]
+    assert any("no image was made" in why for why in missing) == (absent != "signal")
+
+
+def test_a_teacher_that_was_not_trained_is_not_measured(data: Path, tmp_path: Path) -> None:
+    run = trained(recipe("student.distilling.teachers=[]"), data, tmp_path)
+    assert _teachers(cast(Bundle, None), run.fold_run(1, 0), tmp_path) == []
 
 
 def test_a_teacher_that_one_candidate_needs_is_trained(kept: Run) -> None:

@@ -19,6 +19,11 @@ from topokd_edge.report.page import render
 from topokd_edge.run import OPTIMISTIC, Run
 
 TEMPLATE = "template.html.j2"
+_NO_IMAGES = Missing(
+    "Signals beside their images",
+    "no candidate of the recipe learns from the topology teacher, so no image was made",
+    "topokd-edge train with such a candidate",
+)
 DROPPED = {
     "unlabelled": "without a label",
     "too_short": "in labelled stretches shorter than a window",
@@ -127,6 +132,9 @@ def _examples(inputs: Inputs, windows: WindowSet | None, missing: list[Missing])
         return []
     try:
         with reading(inputs.finished[0].folder):
+            if "topology" not in inputs.finished[0].preprocessing():
+                missing.append(_NO_IMAGES)
+                return []
             return examples(windows, inputs.finished[0])
     except BadInputError as error:
         missing.append(Missing("Signals beside their images", error.message, error.hint))

@@ -82,9 +82,9 @@ def _on_accuracy(evaluation: dict[str, Any]) -> list[str]:
 def _on_gain(gain: dict[str, Any]) -> str:
     by = f"{numbers.points(gain['difference'])} points{_between(gain.get('ci95'))}"
     if gain["verdict"] == "better":
-        return f"Distillation from both teachers helps: {by}."
+        return f"Distillation helps: {by}."
     if gain["verdict"] == "worse":
-        return f"Distillation from both teachers harms: {by}."
+        return f"Distillation harms: {by}."
     return f"Whether distillation helps cannot be told from this run: {by} is within noise."
 
 
