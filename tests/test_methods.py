@@ -214,7 +214,11 @@ def test_optimism_is_marked_wherever_it_is_shown(
     run = trained(recipe(f'protocol="{protocol}"'), data, tmp_path)
     evaluate(run.folder)
     told = capsys.readouterr()
-    assert ("optimistic" in told.out + told.err) == (protocol == "paper")
+    for title in (f"Held-out subjects, protocol {protocol}", "Accuracy % by subject"):
+        assert (f"{title}, OPTIMISTIC" in told.out) == (protocol == "paper")
+        assert title in told.out
+    assert ("± as published" in " ".join(told.out.split())) == (protocol == "paper")
+    assert ("these accuracies are optimistic" in told.err) == (protocol == "paper")
     write_report(run, run.folder / "report.html")
     page = (run.folder / "report.html").read_text("utf-8")
     assert ("All accuracies on this page are optimistic" in page) == (protocol == "paper")
@@ -290,6 +294,13 @@ def test_train_prints_a_verdict_on_each_claim(
     assert "experiment 1: two are better" in told
     assert "student.both is " in told
     assert "verdict: " in told
+    evaluate(tmp_path / "r")
+    told = capsys.readouterr().out
+    assert told.count("student.both is within noise of student.one") == 1  # not again among the comparisons
+    assert "Smoothness" in told
+    # Two subjects are fewer than the models: they are the columns.
+    line = next(line for line in told.splitlines() if line.startswith("│ windows "))
+    assert line.split("│")[2:-1] == [line.split("│")[2]] * 2
     assert (tmp_path / "r" / "evaluation.json").is_file()
 
 

@@ -91,7 +91,7 @@ def train(
         )
         if decided:
             show_experiments(decided)
-        if run.optimistic:
+        elif run.optimistic:
             from topokd_edge.run import OPTIMISTIC
 
             console.note(f"warning: protocol paper is {OPTIMISTIC}")
