@@ -300,7 +300,7 @@ def test_train_prints_a_verdict_on_each_claim(
     assert "Smoothness" in told
     # Two subjects are fewer than the models: they are the columns.
     line = next(line for line in told.splitlines() if line.startswith("│ windows "))
-    assert line.split("│")[2:-1] == [line.split("│")[2]] * 2
+    assert [cell.strip() for cell in line.split("│")[2:-1]] == ["12", "12"]
     assert (tmp_path / "r" / "evaluation.json").is_file()
 
 
