@@ -113,7 +113,8 @@ def _after_fold(run: Run, place: FoldRun, progress: Progress) -> None:
     for item in place.selection().get("signatures", []):
         if item["found"]:
             console.note(
-                f"fold {place.fold}, seed {place.seed}: {item['name']}: {item['says']}; try {item['advice']}"
+                f"fold {place.fold}, seed {place.seed}: {item['name']}: {item['says']}; "
+                f"what to do: {item['advice']}"
             )
 
 
