@@ -43,7 +43,7 @@ name = "privileged"
 split = { folds = 2, validation_subjects = 1 }
 normalisation = "sensor"
 topology = { size = [8, 8], sigma = 0.1 }
-augmentation = { rotation = 0.3, scale = 0.1, shift = 0.1, jitter = 0.05, drop = 0.1, images = "redrawn" }
+augmentation = { rotation = 0.3, scale = 0.1, shift = 0.1, jitter = 0.05, drop = 0.1 }
 signal_teacher = { network = { depth = 10 }, training = { epochs = 2, batch_size = 16 } }
 topology_teacher = { network = { depth = 10 }, training = { epochs = 1, batch_size = 16 } }
 
@@ -103,8 +103,7 @@ STRONG = Augmentation(rotation=0.5, scale=0.2, shift=0.2, jitter=0.1, drop=0.2)
 
 def seen(images: str) -> Seen:
     augment = Augment(STRONG, sensors(CHANNELS, UNITS), SCALE)
-    redraw = Redraw(PARAMS, SCALE, IMAGE_SCALE) if images == "redrawn" else None
-    return Seen(SIGNALS, augment, redraw, OWN)
+    return Seen(SIGNALS, augment, Redraw(PARAMS, SCALE, IMAGE_SCALE), images == "clean", OWN)
 
 
 def test_redrawn_images_of_unchanged_windows_are_those_of_the_set() -> None:
@@ -171,10 +170,10 @@ def test_training_on_labels_sees_fresh_changes_in_every_step() -> None:
 
 def test_who_learns_from_what() -> None:
     clean, redrawn = seen("clean"), seen("redrawn")
-    assert clean.to_topology_teacher() is None
-    images, source = redrawn.to_topology_teacher(), np.random.default_rng(0)
-    assert images is not None
-    assert images(BATCH, source).shape == (8, 18, 8, 8)
+    for images in (clean.to_topology_teacher(), redrawn.to_topology_teacher()):
+        assert images is not None
+        expected = Redraw(PARAMS, SCALE, IMAGE_SCALE)(clean.windows(BATCH, np.random.default_rng(0)))
+        assert torch.equal(images(BATCH, np.random.default_rng(0)), expected)
     declined = redrawn.under(Training(epochs=1, augment=False))
     assert declined == replace(redrawn, augment=None)
     assert declined.to_student() is declined.to_signal_teacher() is declined.to_topology_teacher() is None
@@ -188,7 +187,7 @@ def test_nothing_asked_for_leaves_everything_as_it_is() -> None:
         "sensors": [asdict(sensor) for sensor in sensors(CHANNELS, UNITS)],
     }
     assert seen_in(Augmentation(), SIGNALS, made, CHANNELS) == Seen(SIGNALS)
-    assert seen_in(Augmentation(images="redrawn", scale=0.1), SIGNALS, made, CHANNELS).redraw is None
+    assert seen_in(Augmentation(scale=0.1), SIGNALS, made, CHANNELS).redraw is None
     reordered = {**made, "student": {"channels": CHANNELS[::-1]}}
     assert seen_in(Augmentation(), SIGNALS, reordered, CHANNELS).channels == list(range(17, -1, -1))
 
@@ -287,16 +286,17 @@ def test_an_interrupted_run_with_augmentation_ends_in_the_same_weights(
 @pytest.mark.parametrize(
     ("declines", "changed"),
     [
-        ("signal_teacher.training.augment", {SIGNAL_TEACHER, DISTILLED_STUDENT}),
-        ("topology_teacher.training.augment", {"teacher.topology", DISTILLED_STUDENT}),
-        ("student.scratch.augment", {SCRATCH_STUDENT, DISTILLED_STUDENT}),
-        ("student.distilled.augment", {DISTILLED_STUDENT}),
+        ("signal_teacher.training.augment=false", {SIGNAL_TEACHER, DISTILLED_STUDENT}),
+        ("topology_teacher.training.augment=false", {"teacher.topology", DISTILLED_STUDENT}),
+        ("student.scratch.augment=false", {SCRATCH_STUDENT, DISTILLED_STUDENT}),
+        ("student.distilled.augment=false", {DISTILLED_STUDENT}),
+        ("augmentation.images=clean", {DISTILLED_STUDENT}),
     ],
 )
 def test_each_training_may_decline(
     declines: str, changed: set[str], run: Run, data: Path, tmp_path: Path
 ) -> None:
-    chosen = recipe(f"{declines}=false")
+    chosen = recipe(declines)
     other = start_run(tmp_path / "r", data, chosen)
     train_run(other, chosen, only_folds=[1], device="cpu")
     mine, theirs = weights(run.fold_run(1, 0)), weights(other.fold_run(1, 0))
@@ -307,6 +307,14 @@ def test_a_channel_that_is_not_there_is_a_usage_error(data: Path, tmp_path: Path
     with pytest.raises(UsageError, match="no channel wrist_x in the window set; it has torso_acc_x"):
         start_run(tmp_path / "r", data, recipe('student.channels=["arm_acc_x", "wrist_x"]'))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_take_too_long_are_not_redrawn_in_every_step() -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe("topology.filtration=delay")
+    assert "too slow to redraw" in caught.value.problems[0]
+    declined = ("topology_teacher.training.augment=false", "augmentation.images=clean")
+    assert recipe("topology.filtration=delay", *declined).augmentation.images == "clean"
 
 
 def test_channels_in_the_recipe_that_cannot_be() -> None:

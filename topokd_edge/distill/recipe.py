@@ -155,8 +155,8 @@ class Recipe(Part):
     """Whether each channel of a signal is divided by its own standard deviation, or the three axes of a
     sensor by one, so that they keep their proportions."""
     augmentation: Augmentation = Augmentation()
-    """Of signals while student, signal teacher and, with `images = "redrawn"`, topology teacher learn; each
-    may decline it with `augment = false` where its training is described."""
+    """Of signals while student and teachers learn; each may decline it with `augment = false` where its
+    training is described."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     split: Split
     topology: Topology = Topology()
@@ -179,6 +179,12 @@ class Recipe(Part):
             problems.append(
                 "student.channels: expected none, since annealing_from = 'signal-teacher' hands on weights "
                 "for all channels"
+            )
+        redraws = self.augmentation.images == "redrawn" or self.topology_teacher.training.augment
+        if self.topology.filtration == "delay" and self.augmentation.changes() and redraws:
+            problems.append(
+                "topology.filtration = 'delay': too slow to redraw in every step; say augmentation.images = "
+                "'clean' and topology_teacher.training.augment = false"
             )
         known = self.models()
         problems += [

@@ -59,7 +59,9 @@ class Seen:
     augment
         None shows the windows as they are.
     redraw
-        Makes images of augmented windows; None shows the images of the windows as they are.
+        Makes images of augmented windows; None where there are no images.
+    ask_clean
+        Whether the student's topology teacher is shown the images of the windows as they were.
     channels
         Indices of those that the student has; None is all.
     """
@@ -67,6 +69,7 @@ class Seen:
     signals: Inputs
     augment: Augment | None = None
     redraw: Redraw | None = None
+    ask_clean: bool = False
     channels: list[int] | None = None
 
     def under(self, training: Training) -> Seen:
@@ -101,7 +104,9 @@ class Seen:
 
     def images(self, windows: Tensor) -> Tensor | None:
         """Return the images of changed windows; None where those of the set are to be shown."""
-        return None if self.augment is None or self.redraw is None else self.redraw(windows)
+        if self.augment is None or self.redraw is None or self.ask_clean:
+            return None
+        return self.redraw(windows)
 
 
 def seen_in(
@@ -125,6 +130,7 @@ def seen_in(
     own = [channels.index(name) for name in made["student"]["channels"]]
     if settings.changes():
         augment = Augment(settings, tuple(Sensor(**item) for item in made["sensors"]), scale, tuple(own))
-    if settings.images == "redrawn" and "image" in made:
+    if settings.changes() and "image" in made:
         redraw = Redraw(ImageParams.from_dict(made["topology"]), scale, Normalisation(**made["image"]))
-    return Seen(signals, augment, redraw, None if own == list(range(len(channels))) else own)
+    theirs = None if own == list(range(len(channels))) else own
+    return Seen(signals, augment, redraw, settings.images == "clean", theirs)
