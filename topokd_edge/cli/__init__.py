@@ -17,6 +17,7 @@ from topokd_edge.cli import export as export_verb
 from topokd_edge.cli import report as report_verb
 from topokd_edge.cli import topology as topology_verbs
 from topokd_edge.cli import train as train_verb
+from topokd_edge.cli import tune as tune_verb
 from topokd_edge.cli import verify as verify_verb
 from topokd_edge.errors import TopokdError
 
@@ -35,6 +36,7 @@ _EXTRA_OF = {
     **dict.fromkeys(("pydantic", "tomli_w", "matplotlib", "jinja2"), "train"),
     **dict.fromkeys(("onnx", "litert_quantizer", "flatbuffers"), "export"),
     **dict.fromkeys(("onnxruntime", "ai_edge_litert"), "bench"),
+    **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),
     "seglearn": "demo",
 }
 
@@ -47,6 +49,7 @@ def _root() -> None:
 app.command("demo")(demo_verb.demo)
 app.add_typer(data_verbs.app, name="data")
 app.command("train")(train_verb.train)
+app.command("tune")(tune_verb.tune)
 app.command("evaluate")(evaluate_verb.evaluate)
 app.command("export")(export_verb.export)
 app.command("verify")(verify_verb.verify)

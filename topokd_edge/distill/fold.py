@@ -65,8 +65,29 @@ def train_fold(
     residency
         Whether signals and images may stay on disk; the result is the same.
     """
-    needed = recipe.student.needs()
-    topology = recipe.topology if "topology" in needed else None
+    trainer = prepare_fold(
+        place, windows, fold, recipe, cache=cache, device=device, progress=progress, residency=residency
+    )
+    teachers = trainer.teachers()
+    trainer.distil(teachers, trainer.from_scratch())
+
+
+def prepare_fold(
+    place: FoldRun,
+    windows: WindowSet,
+    fold: Fold,
+    recipe: Recipe,
+    *,
+    cache: Path,
+    device: torch.device,
+    progress: Progress,
+    residency: Residency = "auto",
+) -> FoldTrainer:
+    """Fit what the fit subjects decide before any training, and return the trainer of the fold's models.
+
+    See `train_fold` for the parameters.
+    """
+    topology = recipe.topology if "topology" in recipe.student.needs() else None
     views, made = fit_and_apply(
         windows,
         fold,
@@ -82,14 +103,12 @@ def train_fold(
     write_json(place.folder / "preprocessing.json", made)
     write_json(place.folder / "inputs.json", views.kept)
     seen = seen_in(recipe.augmentation, views.signals, made, windows.channels)
-    trainer = _FoldTrainer(place, windows, fold, views, seen, recipe, progress)
-    teachers = {name: trainer.teach(name) for name in get_args(TeacherName) if name in needed}
-    trainer.distil(teachers, trainer.from_scratch())
+    return FoldTrainer(place, windows, fold, views, seen, recipe, progress)
 
 
 @dataclass(frozen=True)
-class _FoldTrainer:
-    """Trains the models of one fold on its views."""
+class FoldTrainer:
+    """Trains the models of one fold on its views; a fold without test subjects predicts nothing."""
 
     place: FoldRun
     windows: WindowSet
@@ -98,6 +117,11 @@ class _FoldTrainer:
     seen: Seen
     recipe: Recipe
     progress: Progress
+
+    def teachers(self) -> dict[TeacherName, WideResNet]:
+        """Train the teachers that the recipe needs."""
+        needed = self.recipe.student.needs()
+        return {name: self.teach(name) for name in get_args(TeacherName) if name in needed}
 
     def teach(self, name: TeacherName) -> WideResNet:
         """Train one teacher on labels, and predict the held-out windows."""
@@ -289,7 +313,7 @@ class _FoldTrainer:
 
     def _predict(self, name: str, model: WideResNet, inputs: Inputs) -> None:
         path = self.place.predictions_path(name)
-        if path.is_file():
+        if path.is_file() or not self.fold.test:
             return
         held_out = self._of(self.fold.test)
         logits = predict(model, inputs, held_out)
