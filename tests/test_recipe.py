@@ -133,7 +133,7 @@ def test_candidates_are_checked_like_the_rest() -> None:
     text += "[student.scratch]\nepochs = 2\n[student.distilled]\nepochs = 2\n"
     problems = refused(text, "split.folds=1").problems
     starts = (
-        "student.candidates.0.alpha_sigma: no such key; known here: alpha_signal, alpha_topology",
+        "student.candidates.0.alpha_sigma: no such key; known here: alpha, alpha_signal, alpha_topology",
         "student.candidates.1.tau = 3: ",
         "student.candidates.1.eta = -1: ",
         "split.folds = 1: ",

@@ -149,6 +149,21 @@ def test_equal_alphas_share_one_batch(alphas: tuple[float, float], rows: int) ->
     assert seen == [rows]
 
 
+@pytest.mark.parametrize(("share", "rows"), [(None, 8), (0.5, 8), (0.25, 16), (0.0, 16)])
+def test_equal_shares_share_one_batch(share: float | None, rows: int) -> None:
+    seen: list[Tensor] = []
+    student = network(3)
+    student.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    alphas = {"alpha_signal": 1.0, "alpha_topology": 1.0}
+    losses(distill_task(student, **alphas, mixup_share=0.5, mixup_share_topology=share))
+    assert len(seen[0]) == rows
+    clean = problem()[0][BATCH]
+    mixed = [int((part != clean).any(2).any(1).sum()) for part in torch.split(seen[0], 8)]
+    assert mixed[0] == 4
+    if share is not None:
+        assert mixed[-1] == 8 * share
+
+
 def test_tau_0_is_cross_entropy_on_the_mixed_batch_alone() -> None:
     x, _, y = problem()
     changes = SETTINGS | {"tau": 0.0, "alpha_signal": 1.0, "alpha_topology": 1.0}
@@ -191,6 +206,7 @@ CHANGES: list[tuple[str, object]] = [
     ("alpha_signal", 2.0),
     ("alpha_topology", 2.0),
     ("mixup_share", 1.0),
+    ("mixup_share_topology", 1.0),
     ("mixup_draw", "published"),
     ("teachers", ("signal",)),
     ("teachers", ("topology",)),
@@ -214,8 +230,8 @@ def test_every_option_changes_the_loss(option: str, value: object) -> None:
 
 
 def test_no_option_is_forgotten_here() -> None:
-    # Where the student starts is not a matter of the loss: it is tested with the whole run.
-    not_the_loss = {"label", "annealing", "annealing_from"}
+    # Where the student starts, and what its teachers bear, is tested with the whole run.
+    not_the_loss = {"label", "annealing", "annealing_from", "alpha", "confusion_budget"}
     assert {*SETTINGS, *not_the_loss, *(option for option, _ in CHANGES)} == set(Distilling.model_fields)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.checkpoint import META, load_model, save_model
+from topokd_edge.distill.confusion import adapt
 from topokd_edge.distill.inputs import Inputs, Residency
 from topokd_edge.distill.method import Distilling, TeacherName
 from topokd_edge.distill.parts import Network, Training
@@ -158,7 +159,12 @@ class FoldTrainer:
         """Train every candidate student, keep the best, and predict."""
         if self.place.predictions_path(DISTILLED_STUDENT).is_file():
             return
-        variants = self.recipe.student.variants()
+        variants, confusion = adapt(
+            self.recipe.student.variants(),
+            {name: (model, self._inputs(name)) for name, model in teachers.items()},
+            self._of(self.fold.validation),
+            (self.place.seed, self.fold.fold),
+        )
         asked = {name for settings in variants for name in settings.teachers}
         answering = {
             name: Teacher(model, self._inputs(name), self._subset().fit)
@@ -187,12 +193,12 @@ class FoldTrainer:
             )
         best = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
         signatures = self._signatures(teachers, scratch, list(zip(variants, students, strict=True)), best)
-        self._keep(folders[best], best, rows, signatures)
+        self._keep(
+            folders[best], best, {"candidates": rows, "confusion": confusion, "signatures": signatures}
+        )
 
-    def _keep(
-        self, folder: Path, best: int, rows: list[dict[str, Any]], signatures: list[dict[str, Any]]
-    ) -> None:
-        """Make the candidate in `folder` the distilled student of the fold."""
+    def _keep(self, folder: Path, best: int, found: dict[str, Any]) -> None:
+        """Make the candidate in `folder` the distilled student of the fold; write what was found."""
         final = self.place.model_folder(DISTILLED_STUDENT)
         model, meta = load_model(folder)
         write_bytes(final / METRICS, (folder / METRICS).read_bytes())
@@ -204,9 +210,8 @@ class FoldTrainer:
                 "chosen": best + 1,
                 "on_subjects": list(self._choosing()),
                 "optimistic": self.recipe.protocol == "paper",
-                "candidates": rows,
                 "epochs": {name: read_json(path)["epoch"] for name, path in metas.items() if path.is_file()},
-                "signatures": signatures,
+                **found,
             },
         )
         self._predict(DISTILLED_STUDENT, model.to(self.views.y.device), self.views.student)

@@ -186,6 +186,13 @@ class Recipe(Part):
                 "topology.filtration = 'delay': too slow to redraw in every step; say augmentation.images = "
                 "'clean' and topology_teacher.training.augment = false"
             )
+        adaptive = [item for item in self.student.variants() if item.alpha == "adaptive"]
+        if adaptive and self.protocol == "paper":
+            problems.append(
+                "alpha = 'adaptive': expected protocol = 'nested-subject', with validation subjects"
+            )
+        if not all(item.teachers for item in adaptive):
+            problems.append("alpha = 'adaptive': expected a teacher, whose confusion it follows")
         known = self.models()
         problems += [
             f"experiments.{index}.pairs: no model {name}; known here: {', '.join(known)}"

@@ -172,7 +172,7 @@ def _below_scratch(y: Labels, scratch: Logits, chosen: _Seen) -> Signature:
 
 
 def _mixes(settings: Distilling) -> bool:
-    return max(settings.alphas()) > 0 and settings.mixup_share > 0
+    return any(item.alpha > 0 for item in settings.strengths())
 
 
 def _best(y: Labels, seen: Sequence[_Seen]) -> _Seen:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from topokd_edge.distill.inputs import Inputs
 from topokd_edge.distill.losses import similarity_map, soft_cross_entropy
-from topokd_edge.distill.method import Distilling, TeacherName
+from topokd_edge.distill.method import Distilling, Strength, TeacherName
 from topokd_edge.distill.mixup import Mix, draw_mix
 from topokd_edge.distill.objective import Lesson, label_loss, map_loss, teacher_loss
 from topokd_edge.distill.seen import Seen, Shown
@@ -47,8 +47,8 @@ class LabelTask:
 class DistillTask:
     """Learn from teachers and the labels; see `topokd_edge.distill.method.Distilling`.
 
-    With different alphas, each teacher has a mixed batch of its own, with its own pairs and coefficients;
-    the student sees both in one pass and the cross entropy is their mean. Equal alphas share one batch.
+    With different alphas or shares, each teacher has a mixed batch of its own, with its own pairs and
+    coefficients; the student sees both in one pass and the cross entropy is their mean. Equal ones share one.
 
     Parameters
     ----------
@@ -76,45 +76,51 @@ class DistillTask:
         self.model, self.inputs, self.y = model, inputs, y
         self._seen = Seen(inputs) if seen is None else seen
         self._teachers = {name: teachers[name] for name in settings.teachers}
-        self._alphas = dict(zip(settings.teachers, settings.alphas(), strict=False))
+        self._strengths = dict(zip(settings.teachers, settings.strengths(), strict=False))
         self._settings = settings
         self._one_hot = F.one_hot(y, model.spec.classes).float()
+        self._adapted = {
+            f"{field}_{name}": torch.tensor(value, device=y.device)
+            for name, strength in self._strengths.items()
+            for field, value in strength._asdict().items()
+        }
 
     def losses(self, batch: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the named losses of a batch, and the mean entropies of what is learned from.
 
         `cross_entropy`; per teacher `kl_<name>`, already times T^2; `similarity`; their weighted sum
-        `loss`; `entropy_labels` after mixup and smoothing, and `entropy_<name>` of each softened answer.
+        `loss`; `entropy_labels` after mixup and smoothing, and `entropy_<name>` of each softened answer;
+        `alpha_<name>` and `share_<name>` where they are adaptive.
         """
         settings = self._settings
         mixes = {
-            alpha: draw_mix(
-                len(batch), alpha, settings.mixup_share, rng, batch.device, draw=settings.mixup_draw
-            )
-            for alpha in dict.fromkeys(settings.alphas())
+            strength: draw_mix(len(batch), *strength, rng, batch.device, draw=settings.mixup_draw)
+            for strength in dict.fromkeys(settings.strengths())
         }
         windows = self._seen.windows(batch, rng)
         x = self._noisy(windows, rng)
-        seen = {alpha: mix(x) for alpha, mix in mixes.items()}
-        targets = {alpha: mix(self._one_hot[batch]) for alpha, mix in mixes.items()}
+        seen = {strength: mix(x) for strength, mix in mixes.items()}
+        targets = {strength: mix(self._one_hot[batch]) for strength, mix in mixes.items()}
         logits, maps = self._student(seen)
         found = label_loss(settings, torch.cat([*logits.values()]), torch.cat([*targets.values()]))
         lessons = {
             name: self._lesson(
-                name, batch, mixes[alpha], self._changed(name, windows, x), targets[alpha], logits[alpha]
+                name, batch, mixes[mixed], self._changed(name, windows, x), targets[mixed], logits[mixed]
             )
-            for name, alpha in self._alphas.items()
+            for name, mixed in self._strengths.items()
         }
         if lessons:
             found |= teacher_loss(settings, lessons)
             found["loss"] = (1 - settings.tau) * found["cross_entropy"] + settings.tau * found["teachers"]
         if settings.similarity and lessons:
             shared = {
-                alpha: {name: lessons[name].maps for name in lessons if self._alphas[name] == alpha}
-                for alpha in maps
+                mixed: {name: lessons[name].maps for name in lessons if self._strengths[name] == mixed}
+                for mixed in maps
             }
-            found["similarity"] = map_loss(settings, [(maps[alpha], shared[alpha]) for alpha in maps])
+            found["similarity"] = map_loss(settings, [(maps[mixed], shared[mixed]) for mixed in maps])
             found["loss"] = found["loss"] + settings.similarity * found["similarity"]
+        if settings.alpha == "adaptive":
+            found |= self._adapted
         return found
 
     def _noisy(self, x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -123,7 +129,9 @@ class DistillTask:
         noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
         return x + self._settings.input_noise * noise.to(x.device)
 
-    def _student(self, seen: Mapping[float, Tensor]) -> tuple[dict[float, Tensor], dict[float, list[Tensor]]]:
+    def _student(
+        self, seen: Mapping[Strength, Tensor]
+    ) -> tuple[dict[Strength, Tensor], dict[Strength, list[Tensor]]]:
         """Ask the student about all mixed batches in one pass: logits and maps of each."""
         together = self._seen.by_student(torch.cat([*seen.values()]))
         sizes = [len(x) for x in seen.values()]
@@ -132,7 +140,7 @@ class DistillTask:
         logits, stages = self.model.observe(
             together, lambda features: [similarity_map(part) for part in torch.split(features, sizes)]
         )
-        maps = {alpha: [stage[place] for stage in stages] for place, alpha in enumerate(seen)}
+        maps = {mixed: [stage[place] for stage in stages] for place, mixed in enumerate(seen)}
         return dict(zip(seen, torch.split(logits, sizes), strict=True)), maps
 
     def _changed(self, name: TeacherName, windows: Tensor, x: Tensor) -> Tensor | None:
