@@ -58,7 +58,8 @@ def best_of(rows: list[Candidate]) -> Candidate:
 
 def scores(run: Run, side: Callable[[dict[str, Any]], bool]) -> dict[str, float]:
     """Accuracy of each held-out subject, mean over seeds, by the student that a search of this side takes."""
-    windows, found = run.windows(), {}
+    windows = run.windows()
+    found: dict[str, list[float]] = {}
     for place in run.finished():
         taken = best_of(of_side(place, side))
         said = place.predictions(f"student.{taken['settings']['label']}")
