@@ -13,6 +13,7 @@ import numpy.typing as npt
 from topokd_edge.arrays import forget_pages, map_npy
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT
 from topokd_edge.data.stream import CHUNK_SAMPLES, Chunk, Opened, ReadOptions, Stream
+from topokd_edge.data.units import spelled
 from topokd_edge.errors import BadInputError, UsageError
 
 REQUIRED = (
@@ -26,8 +27,6 @@ REQUIRED = (
     "recording_columns",
     "class_names",
 )
-_SPELLINGS = {"m/s^2": ("m/s2", 1.0), "mg": ("g", 1e-3)}
-"""Other spellings of units: (ours, factor)."""
 
 
 def open_streams(path: Path | None, _: ReadOptions) -> Opened:
@@ -131,8 +130,8 @@ def _content_problems(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:
             if not np.isfinite(value) or (key == "scale" and value == 0.0):
                 problems.append(f"{key} of channel {name!r}: {value}, expected a finite number, scale not 0")
         unit = str(arrays["units"][index])
-        if _SPELLINGS.get(unit, (unit, 1.0))[0] not in UNITS:
-            known = ", ".join((*UNITS, *_SPELLINGS))
+        if spelled(unit) is None:
+            known = ", ".join(UNITS)
             problems.append(f"units of channel {name!r}: {unit!r}, expected one of {known}")
     class_names = arrays["class_names"].tolist()
     for key, names in (("channels", channels), ("class_names", class_names)):
@@ -165,8 +164,8 @@ def _rows(arrays: dict[str, npt.NDArray[Any]]) -> list[dict[str, int]]:
 
 
 def _streams(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> Iterator[Stream]:
-    spelled = [_SPELLINGS.get(unit, (unit, 1.0)) for unit in arrays["units"].tolist()]
-    factor = np.array([factor for _, factor in spelled])
+    known = [spelled(unit) or (unit, 1.0) for unit in arrays["units"].tolist()]
+    factor = np.array([factor for _, factor in known])
     scale, offset = arrays["scale"] * factor, arrays["offset"] * factor
     segment = int(arrays["segment_samples"]) if "segment_samples" in arrays else None
     class_names = arrays["class_names"].tolist()
@@ -180,7 +179,7 @@ def _streams(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> Iterator[Stream
             device=str(arrays.get("device", path.stem)),
             rate_hz=float(arrays["fs"]),
             channels=tuple(arrays["channels"].tolist()),
-            units=tuple(unit for unit, _ in spelled),
+            units=tuple(unit for unit, _ in known),
             chunks=partial(_chunks, path, (row["start"], row["stop"]), scale, offset, segment),
             label=class_names[row["class"]],
         )
