@@ -105,7 +105,7 @@ def test_published_settings_leave_half_of_the_births_out() -> None:
         persistence_images(np.array([[[-0.5, birth + 0.5, birth, 9.0]]], np.float32), params)[0].sum()
         for birth in births
     ]
-    # Bins of the other axis overlap: 1/63 steps, 1/64 wide, 64/63 * 63/64 = 0.98 of it is covered.
+    # Bins of the other axis leave gaps: 1/63 steps, 1/64 wide, 64/63 * 63/64 = 0.98 of it is covered.
     assert np.mean(kept) == pytest.approx(0.5 * 63 / 64 * 63 / 64, rel=0.02)
     signal = np.array([[[0.0, 1.0, 0.2, 0.8, 0.1, 0.9, 0.0]]], np.float32)  # scaled to [0, 1]
     image = persistence_images(signal, params)[0][0, 0]
