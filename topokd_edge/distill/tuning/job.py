@@ -137,7 +137,7 @@ def prepare(data: Path, recipe: Recipe, space: Space, plan: Plan, out: Path) -> 
         )
     student = recipe.student.model_copy(update={"candidates": (), "keep": "best"})
     recipe = recipe.model_copy(update={"student": student, "experiments": ()})
-    space = space.without(idle(recipe))
+    space = space.without(idle(recipe, space))
     if not space.vary:
         raise UsageError(f"space {space.name}: nothing in it changes a student of this recipe")
     check_space(space, recipe)

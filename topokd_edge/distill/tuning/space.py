@@ -7,7 +7,8 @@ import math
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import Field, ValidationError
 
@@ -80,11 +81,17 @@ class Space(Part):
 def tunable() -> dict[str, Any]:
     """Return the keys that can be tuned, with the type of each: int, float, bool, or a Literal."""
     return {
-        f"{section}.{name}": field.annotation
+        f"{section}.{name}": _plain(field.annotation)
         for section, (part, fixed) in _SECTIONS.items()
         for name, field in part.model_fields.items()
         if name not in fixed
     }
+
+
+def _plain(annotation: Any) -> Any:
+    """Return float of `float | None`."""
+    others = [item for item in get_args(annotation) if item is not NoneType]
+    return others[0] if NoneType in get_args(annotation) else annotation
 
 
 def load_space(name: str) -> Space:
@@ -151,16 +158,20 @@ def changed(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     return parse_recipe(recipe.to_toml(), recipe.name, overrides)
 
 
-def idle(recipe: Recipe) -> set[str]:
-    """Return the keys that change nothing, because the student has no such teacher."""
-    teachers, keys = recipe.student.distilling.teachers, set()
-    for name in {"signal", "topology"} - set(teachers):
-        keys.add(f"student.distilling.alpha_{name}")
-    if len(teachers) < 2:
-        keys.add("student.distilling.eta")
-    if not teachers:
-        keys |= {"student.distilling.tau", "student.distilling.temperature"}
-    return keys
+def idle(recipe: Recipe, space: Space) -> set[str]:
+    """Return the keys that change nothing: the student has no such teacher, or alphas are measured."""
+    settings, names = recipe.student.distilling, set()
+    missing = {"signal", "topology"} - set(settings.teachers)
+    if missing:
+        names |= {"eta", *(f"alpha_{name}" for name in missing)}
+    if "topology" in missing:
+        names.add("mixup_share_topology")
+    if not settings.teachers:
+        names = names - {"alpha_signal"} | {"tau", "temperature"}  # alpha_signal then mixes the only batch
+    if "student.distilling.alpha" not in space.vary:
+        measured = {"alpha_signal", "alpha_topology", "mixup_share", "mixup_share_topology"}
+        names |= measured if settings.alpha == "adaptive" else {"confusion_budget"}
+    return {f"student.distilling.{name}" for name in names}
 
 
 def _told(item: Any) -> str:
