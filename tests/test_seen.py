@@ -43,7 +43,7 @@ name = "privileged"
 split = { folds = 2, validation_subjects = 1 }
 normalisation = "sensor"
 topology = { size = [8, 8], sigma = 0.1 }
-augmentation = { rotation = 0.3, scale = 0.1, shift = 0.1, jitter = 0.05, drop = 0.1 }
+augmentation = { rotation = 0.3, scale = 0.1, shift = 0.1, jitter = 0.05, drop = 0.1, images = "redrawn" }
 signal_teacher = { network = { depth = 10 }, training = { epochs = 2, batch_size = 16 } }
 topology_teacher = { network = { depth = 10 }, training = { epochs = 1, batch_size = 16 } }
 

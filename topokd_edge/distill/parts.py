@@ -60,10 +60,10 @@ class Augmentation(Part):
     """Gaussian noise, in standard deviations of the standardised channel."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that a sensor is lost from a window and reads its mean; never all that the student has."""
-    images: Literal["clean", "redrawn"] = "redrawn"
-    """What the topology teacher is asked about while the student sees an augmented window. `redrawn`: the
-    image of that window, made anew in every step. `clean`: that of the window as it was, known already.
-    While it learns, the topology teacher always sees images of augmented windows, unless it declines."""
+    images: Literal["clean", "redrawn"] = "clean"
+    """What the topology teacher is asked about while the student sees an augmented window. `clean`: the image
+    of that window as it was, whose answer is known. `redrawn`: the image of the augmented window, made anew
+    in every step. While it learns, the topology teacher always sees the latter, unless it declines."""
 
     def changes(self) -> bool:
         """Return whether anything is asked for."""

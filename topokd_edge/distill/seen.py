@@ -69,7 +69,7 @@ class Seen:
     signals: Inputs
     augment: Augment | None = None
     redraw: Redraw | None = None
-    ask_clean: bool = False
+    ask_clean: bool = True
     channels: list[int] | None = None
 
     def under(self, training: Training) -> Seen:
