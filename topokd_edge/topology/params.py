@@ -51,8 +51,8 @@ class ImageParams:
         made. Both axes are in units of the signal, birth from `birth_range[0]` (0 or below) and
         persistence from 0, both up to `birth_range[1]`; bins are `birth_range[1] / rows` wide on both, and
         begin at `linspace(low, high, n)`, so that they leave out half of a birth axis that begins at
-        -`high`, and gaps of 1/n of a bin on the persistence axis. `sigma` is a fraction of the persistence axis; a
-        pair weighs its life over the longest of its diagram; what lies beyond a range is lost.
+        -`high`, and gaps of 1/n of a bin on the persistence axis. `sigma` is a fraction of the persistence
+        axis; a pair weighs its life over the longest of its diagram; what lies beyond a range is lost.
     filtration
         "sublevel": components of {signal <= level}, born in minima. "superlevel": those of {signal >= level},
         as sublevel pairs of the negated signal (a peak of height 3 is born at -3). "delay": loops (H1) of the
