@@ -28,7 +28,7 @@ from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill import fold as fold_module
 from topokd_edge.distill.recipe import Recipe, load_recipe, parse_recipe
 from topokd_edge.distill.tuning.job import Plan, Search, check_same, prepare, start
-from topokd_edge.distill.tuning.results import write_results
+from topokd_edge.distill.tuning.results import untouched, write_results
 from topokd_edge.distill.tuning.search import run_trials
 from topokd_edge.distill.tuning.space import Space, check_space, load_space, parse_space, tunable
 from topokd_edge.distill.tuning.storage import JOURNAL, shown
@@ -129,6 +129,11 @@ def peaked(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return answers(found(search, run_trials(search, peak, 14)))
 
 
+def inline(tables: list[dict[str, list[str]]]) -> str:
+    """The same as TOML on one line."""
+    return json.dumps(tables).replace('": ', '" = ')
+
+
 class TestTestSubjects:
     def test_their_windows_are_not_in_what_trials_see(self) -> None:
         everything = windows()
@@ -205,6 +210,17 @@ class TestTestSubjects:
         assert second["untouched_folds"] == []
         assert "In every fold" in " ".join(second["caveats"])
         assert second["caveats"][0].split(" of fold")[0].endswith(", ".join(second["chosen_on"]))
+
+    def test_a_fold_stays_honest_only_if_its_tested_had_no_part(self, data: Path, tmp_path: Path) -> None:
+        folds = [
+            {"test": ["1"], "validation": ["2"], "fit": ["3", "4"]},
+            {"test": ["3"], "validation": ["1"], "fit": ["2", "4"]},
+            {"test": ["5", "6"], "validation": ["7"], "fit": ["8", "9"]},
+        ]
+        text = RECIPE.replace("split = { folds = 3, validation_subjects = 2 }", "")
+        fixed = parse_recipe(text, "fixed", ["split.kind='fixed'", f"split.fold={inline(folds)}"])
+        for asked, honest in (((1,), [1, 3]), ((2,), [2, 3]), ((3,), [1, 2, 3]), ((1, 2), [3])):
+            assert untouched(prepare(data, fixed, space(), Plan(folds=asked), tmp_path / "t")) == honest
 
     def test_the_protocol_that_chooses_on_them_is_refused(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="test subjects"):
