@@ -468,7 +468,7 @@ def test_damaged_files(name: str, tmp_path: Path) -> None:
 def test_many_damaged_files(name: str, tmp_path: Path) -> None:
     done, refused = fuzz(name, tmp_path, 500 if name in SLOW_START else 2000)  # they have more in their tests
     print(name, "read", done, "refused", refused)  # noqa: T201
-    assert refused > 50 and (done > 0 or name in ("shoulder-watch", "actigraph"))  # checksums over all
+    assert refused > 20 and (done > 0 or name in ("shoulder-watch", "actigraph"))  # checksums over all
 
 
 def fuzz_labels(path: Path, count: int) -> tuple[int, int]:
