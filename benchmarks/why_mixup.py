@@ -116,15 +116,16 @@ def main() -> None:
             rows.append({"run": folder.name, "fold": place.fold, "seed": place.seed, "measured": measured})
     parts = [
         "# How mixed windows look to each teacher",
-        "Windows of the validation subjects, in blind pairs, no more than 512 a fold. **Distance**: to the "
-        "nearest training window, in the space that the last layer reads, median, over that of clean windows. "
-        "**Excess**: Jensen-Shannon divergence of the answer from the mixture of the two clean answers, mean; "
-        "in the next column as part of what sets the two clean answers apart, at even shares. **Alpha** and "
-        "**share**: what `alpha = \"adaptive\"` gives with its default budget.",
+        "Windows of the validation subjects, in blind pairs, no more than 512 a fold.",
+        "- **Distance**: to the nearest training window, in the space that the last layer reads; median, over "
+        "that of clean windows.\n"
+        "- **Excess**: Jensen-Shannon divergence of the answer from the mixture of the two clean answers; mean. "
+        "In the next column, at even shares, as part of what sets the two clean answers apart.\n"
+        '- **Alpha** and **share**: what `alpha = "adaptive"` gives with its default budget.',
         table(rows),
         f"![The same over the share of the second window]({out.with_suffix('.svg').name})",
         f"```sh\npython benchmarks/why_mixup.py {' '.join(sys.argv[1:])}\n```",
-    ]  # fmt: skip
+    ]
     write_text(out, "\n\n".join(parts) + "\n")
     write_json(out.with_suffix(".json"), rows)
     write_text(out.with_suffix(".svg"), figure(rows) + "\n")
