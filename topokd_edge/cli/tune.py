@@ -108,7 +108,7 @@ def _show(search: Search, found: dict[str, Any]) -> None:
         ]
         for row in listed
     ]
-    columns = ["trial", "accuracy %", "MACs", *(key.rpartition(".")[2].replace("_", " ") for key in keys)]
+    columns = ["trial", "accuracy %", "MACs", *(key.rpartition(".")[2].replace("_", "\n") for key in keys)]
     title = (
         f"Validation subjects, {len(listed)} of {len(ranked)} trials; * no other is better in all respects"
     )
