@@ -117,10 +117,10 @@ def main() -> None:
     parts = [
         "# How mixed windows look to each teacher",
         "Windows of the validation subjects, in blind pairs, no more than 512 a fold.",
-        "- **Distance**: to the nearest training window, in the space that the last layer reads; median, over "
-        "that of clean windows.\n"
-        "- **Excess**: Jensen-Shannon divergence of the answer from the mixture of the two clean answers; mean. "
-        "In the next column, at even shares, as part of what sets the two clean answers apart.\n"
+        "- **Distance**: to the nearest training window, in the space that the last layer reads; median, "
+        "over that of clean windows.\n"
+        "- **Excess**: Jensen-Shannon divergence of the answer from the mixture of the two clean answers; "
+        "mean. In the next column, at even shares, as part of what sets the two clean answers apart.\n"
         '- **Alpha** and **share**: what `alpha = "adaptive"` gives with its default budget.',
         table(rows),
         f"![The same over the share of the second window]({out.with_suffix('.svg').name})",
