@@ -25,12 +25,15 @@ NAMES = {
     "signal": "signal teacher",
     "topology": "topology teacher, images mixed",
     "redrawn": "topology teacher, images drawn of mixed signals",
-    "matched": "the surer teacher, softened until as sure as the other",
+    "signal-softened": "signal teacher, softened until as sure as the other",
+    "topology-softened": "topology teacher, softened until as sure as the other",
 }
 LOOKS = {
     "signal": (COLOURS[SIGNAL_TEACHER], "-"),
     "topology": (COLOURS[TOPOLOGY_TEACHER], "-"),
     "redrawn": (COLOURS[TOPOLOGY_TEACHER], "--"),
+    "signal-softened": (COLOURS[SIGNAL_TEACHER], ":"),
+    "topology-softened": (COLOURS[TOPOLOGY_TEACHER], ":"),
 }
 SHOWN = (0.1, 0.5)
 Row = dict[str, Any]
@@ -53,12 +56,11 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         for name, made in row["measured"].items():
             at = [made["lesser_share"].index(share) for share in SHOWN]
-            label = NAMES[name].replace("the surer", f"the {made.get('of')}")
             distance = ", ".join(f"{made['distance'][index]:.2f}" for index in at)
             excess = ", ".join(f"{made['excess_bits'][index]:.3f}" for index in at)
             part = made["excess_bits"][-1] / made["apart_bits"][-1]
             lines.append(
-                f"| {row['run']} | {row['fold']} | {label} | {100 * made['accuracy']:.1f} "
+                f"| {row['run']} | {row['fold']} | {NAMES[name]} | {100 * made['accuracy']:.1f} "
                 f"| {made['confidence'][0]:.2f} | {distance} | {excess} | {part:.2f} "
                 f"| {made['alpha']:.2f} | {made['share']:.2f} |"
             )
@@ -74,7 +76,7 @@ def figure(rows: list[Row]) -> str:
         for line, run in zip(panels, runs, strict=True):
             measured = [row["measured"] for row in rows if row["run"] == run]
             for name in NAMES:
-                draw_teacher(line, name, [made[name] for made in measured])
+                draw_teacher(line, name, [made[name] for made in measured if name in made])
             line[0].axhline(1, color=INK, linewidth=0.6)
             line[0].set_ylabel(run, color=INK)
         for axes, title in zip(
@@ -85,8 +87,12 @@ def figure(rows: list[Row]) -> str:
             axes.set_title(title, fontsize=8, loc="left")
         for axes in panels[-1]:
             axes.set_xlabel("share of the second window")
-        handles, labels = panels[0, 1].get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+        handles = {
+            label: handle
+            for axes in panels[:, 1]
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        drawing.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=2, frameon=False)
 
     return svg("why mixup", (7.4, 1.45 * len(runs) + 0.9), draw)
 
@@ -95,10 +101,12 @@ def draw_teacher(panels: Any, name: str, made: list[Row]) -> None:
     def mean(key: str) -> Any:
         return np.mean([row[key] for row in made], axis=0)
 
-    colour, style = LOOKS[name] if name in LOOKS else (LOOKS[made[0]["of"]][0], ":")
+    if not made:
+        return
+    colour, style = LOOKS[name]
     look: Row = {"color": colour, "linestyle": style, "linewidth": 1.4, "label": NAMES[name]}
     share = made[0]["lesser_share"]
-    if name != "matched":  # softening moves no window
+    if not name.endswith("softened"):  # softening moves no window
         panels[0].plot(share, mean("distance"), **look)
     panels[1].plot(share, mean("excess_bits"), **look)
     panels[2].plot(share, mean("confidence") - mean("confidence_linear"), **look)

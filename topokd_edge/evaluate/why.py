@@ -65,9 +65,9 @@ def why(run: Run, place: FoldRun, cache: Path) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        `signal`, `topology`; `redrawn`, the topology teacher on images of mixed signals; `matched`, the
-        surer teacher, softened until it is as sure of clean windows as the other (its name in `of`, the
-        temperature in `temperature`).
+        `signal`, `topology`; `redrawn`, the topology teacher on images of mixed signals; and, as
+        `signal-softened` or `topology-softened`, the surer teacher at the `temperature` at which it is as
+        sure of clean windows as the other.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def why(run: Run, place: FoldRun, cache: Path) -> dict[str, dict[str, Any]]:
     inputs = views.signals if surer == "signal" or views.images is None else views.images
     logits = predict(models[surer], inputs, pairs[0])
     temperature = softening(logits.double().cpu().numpy(), found[lesser]["confidence"][0])
-    matched = measure(replace(shown[surer], temperature=temperature), views.y, fit, pairs)
-    return {**found, "matched": {"of": surer, "temperature": temperature, **matched}}
+    softened = measure(replace(shown[surer], temperature=temperature), views.y, fit, pairs)
+    return {**found, f"{surer}-softened": {"temperature": temperature, **softened}}
 
 
 def softening(logits: Numbers, confidence: float) -> float:
