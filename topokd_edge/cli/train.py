@@ -51,7 +51,7 @@ def train(
 
     Example: topokd-edge train --data windows/watch --recipe demo --set student.distilling.tau=0.5
     """
-    only = _numbers(folds)
+    only = numbers(folds)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from topokd_edge.distill.recipe import load_recipe
@@ -128,7 +128,7 @@ def _int8(run: Run, place: FoldRun, progress: Progress) -> None:
         console.note(f"fold {place.fold}, seed {place.seed}: no int8 student: {error}")
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
