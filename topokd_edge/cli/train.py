@@ -51,7 +51,7 @@ def train(
 
     Example: topokd-edge train --data windows/watch --recipe demo --set student.distilling.tau=0.5
     """
-    only = numbers(folds)
+    only = fold_numbers(folds)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from topokd_edge.distill.recipe import load_recipe
@@ -128,7 +128,8 @@ def _int8(run: Run, place: FoldRun, progress: Progress) -> None:
         console.note(f"fold {place.fold}, seed {place.seed}: no int8 student: {error}")
 
 
-def numbers(text: str) -> list[int]:
+def fold_numbers(text: str) -> list[int]:
+    """Return the fold numbers of `--folds 1,3`; none means all."""
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:

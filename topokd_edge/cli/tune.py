@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topokd_edge.cli import console
-from topokd_edge.cli.train import numbers
+from topokd_edge.cli.train import fold_numbers
 from topokd_edge.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def tune(
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
-    numbers = numbers(folds)
+    numbers = fold_numbers(folds)
     from topokd_edge.distill.recipe import load_recipe
     from topokd_edge.distill.run_training import choose_device
     from topokd_edge.distill.tuning import results
