@@ -2,8 +2,8 @@
 
 python benchmarks/accuracy_table.py RUN docs/results/NAME.md
 
-The forest sees the same windows in the same outer folds; it has no choice to make, so the inner validation
-subjects are trained on as well.
+The forest sees the same windows in the same outer folds, and of them what the student sees; it has no choice to
+make, so the inner validation subjects are trained on as well.
 """
 
 from __future__ import annotations
@@ -41,12 +41,19 @@ def statistics(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def seen_by_student(run: Run) -> tuple[str, ...]:
+    """Return the channels of the student; its teachers may see more."""
+    return tuple(run.recipe["student"]["channels"]) or run.windows().channels
+
+
 def forest_by_subject(run: Run) -> dict[str, float]:
     """Train and test a forest on every finished outer fold; return the accuracy of each tested subject."""
     from sklearn.ensemble import RandomForestClassifier
 
     windows = run.windows()
-    features = statistics(with_norms(np.asarray(windows.x), windows.channels))
+    names = seen_by_student(run)
+    x = np.asarray(windows.x)[:, [windows.channels.index(name) for name in names]]
+    features = statistics(with_norms(x, names))
     scores: dict[str, float] = {}
     for number in sorted({place.fold for place in run.finished()}):
         fold = run.fold(number)
@@ -117,8 +124,9 @@ def page(run: Run, evaluated: dict[str, Any], forest: dict[str, float], out: Pat
     done = len({place.fold for place in run.finished()})
     seeds = len({place.seed for place in run.finished()})
     facts = [
-        f"{data['windows']} windows of {data['made']['window_seconds']} s, {len(data['channels'])} channels, "
-        f"{classes} classes, {subjects} subjects; window set `{data['content_hash'][:12]}`",
+        f"{data['windows']} windows of {data['made']['window_seconds']} s, {len(data['channels'])} channels "
+        f"({len(seen_by_student(run))} for student and forest), {classes} classes, {subjects} subjects; "
+        f"window set `{data['content_hash'][:12]}`",
         f"{done} of {len(run.folds)} outer folds by subject, {seeds} seed(s); "
         + (
             evaluated["optimistic"]
