@@ -2,8 +2,8 @@
 
 python benchmarks/accuracy_table.py RUN docs/results/NAME.md
 
-The forest sees the same windows in the same outer folds, and of them what the student sees; it has no choice to
-make, so the inner validation subjects are trained on as well.
+The forest sees the same windows in the same outer folds, and of them what the student sees; it has no choice
+to make, so the inner validation subjects are trained on as well.
 """
 
 from __future__ import annotations
