@@ -319,7 +319,8 @@ def test_signatures_are_told_after_the_fold(
     monkeypatch.setattr(fold_module, "find_signatures", find)
     (tmp_path / "tiny.toml").write_text(recipe(TWO_CANDIDATES).to_toml(), "utf-8")
     train(data, recipe=str(tmp_path / "tiny.toml"), out=tmp_path / "r", device="cpu", folds="1")
-    assert "fold 1, seed 0: weak-teacher: it is weak; what to do: another one" in (told := capsys.readouterr()).err
+    told = capsys.readouterr()
+    assert "fold 1, seed 0: weak-teacher: it is weak; what to do: another one" in told.err
     assert "teacher-gap" not in told.err
     run = Run.open(tmp_path / "r")
     everything = run.windows()
