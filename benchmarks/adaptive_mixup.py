@@ -102,8 +102,7 @@ def main() -> None:
         "## What each teacher got\n\n| fold | seed | alpha, signal | share | alpha, topology | share |\n"
         "|---|---|---|---|---|---|\n" + "\n".join(strengths(run)),
         "## Command",
-        f"```sh\n{' '.join(run.environment['command'])}\n"
-        f"python benchmarks/adaptive_mixup.py {run.folder} {out}\n```",
+        f"```sh\npython benchmarks/adaptive_mixup.py {run.folder} {out}\n```",
     ]
     write_text(out, "\n\n".join(parts) + "\n")
     write_json(
