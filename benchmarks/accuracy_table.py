@@ -160,7 +160,8 @@ def selection_table(run: Run) -> str:
         made = read_json(place.folder / "selection.json")
         for row in made["candidates"]:
             settings = row["settings"]
-            mixup = f"{settings['alpha_signal']}, {settings['alpha_topology']}, {settings['mixup_share']}"
+            fixed = f"{settings['alpha_signal']}, {settings['alpha_topology']}, {settings['mixup_share']}"
+            mixup = fixed if settings["alpha"] == "fixed" else settings["alpha"]
             rows.append(
                 [
                     str(place.fold),
