@@ -37,8 +37,8 @@ BLOCKS = [
     (resample_module, "BLOCK"),
     (gaps, "BLOCK"),
     (ticks, "BLOCK"),
-    (clean_module, "_BLOCK"),
-    (interleaved, "_BLOCK"),
+    (clean_module, "BLOCK"),
+    (interleaved, "BLOCK"),
 ]
 TO_HZ = 50.0
 HZ = 1.3

@@ -92,7 +92,7 @@ def test_fewer_than_three_seconds_at_rest_and_zeros_do_not_count() -> None:
 def test_rest_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     made = accelerometer(worn())
     whole = check_acceleration(made)
-    monkeypatch.setattr(check_module, "_BLOCK", 777)
+    monkeypatch.setattr(check_module, "BLOCK", 777)
     assert check_acceleration(made) == whole
 
 
@@ -106,15 +106,15 @@ def test_the_median_of_a_long_recording_is_that_of_every_nth_sample(monkeypatch:
     exact = float(np.median(np.linalg.norm(made.samples.astype(np.float64), axis=0)))
     assert acceleration_norms_g(made) == {"acc": pytest.approx(exact)}
     monkeypatch.setattr(check_module, "_MEDIAN_SAMPLES", 1000)
-    monkeypatch.setattr(check_module, "_BLOCK", 100)
+    monkeypatch.setattr(check_module, "BLOCK", 100)
     every_fifth = np.linalg.norm(made.samples[:, ::5].astype(np.float64), axis=0)
     assert acceleration_norms_g(made) == {"acc": pytest.approx(float(np.median(every_fifth)))}
-    monkeypatch.setattr(check_module, "_BLOCK", 3)
+    monkeypatch.setattr(check_module, "BLOCK", 3)
     assert acceleration_norms_g(made) == {"acc": pytest.approx(float(np.median(every_fifth)))}
 
 
 def test_bad_values_are_found_in_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_module, "_BLOCK", 64)
+    monkeypatch.setattr(check_module, "BLOCK", 64)
     made = recording("7", samples=200, source="night.csv")
     made.samples[1, [70, 71, 199]] = np.nan
     made.samples[0, 128] = -np.inf
@@ -125,7 +125,7 @@ def test_bad_values_are_found_in_every_block(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_channel_that_changes_only_between_blocks_is_not_constant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_module, "_BLOCK", 64)
+    monkeypatch.setattr(check_module, "BLOCK", 64)
     made = recording(samples=200)
     made.samples[1] = 0.5
     with pytest.raises(BadInputError, match="'acc_y': constant"):

@@ -164,7 +164,7 @@ class TestFrozen:
         item = replace(worn(1), samples=signal, gaps=(Gap(border, 0.0),))
         parts = [(first, min(first + size, border + 1)), (max(first, border + 1), first + size)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(frozen, "_BLOCK", block)
+            patch.setattr(frozen, "BLOCK", block)
             assert list(frozen_stretches(item)) == [part for part in parts if part[1] - part[0] >= 12]
 
     def test_a_border_parts_them(self) -> None:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from topokd_edge.errors import BadInputError
 
+BLOCK = 1 << 16
+"""Rows of an array on disk that are read and written at a time."""
+
 # What numpy, zipfile and the reader of array headers raise on damaged content.
 _UNREADABLE = (
     OSError,
@@ -93,6 +96,13 @@ def forget_pages(array: npt.NDArray[Any]) -> None:
         base = getattr(base, "base", None)
     if base is not None and hasattr(base, "madvise"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def row_blocks(array: npt.NDArray[Any], rows: int = BLOCK) -> Iterator[npt.NDArray[Any]]:
+    """Give an array in blocks of up to `rows` along its first axis, and let go of each after it was used."""
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+        forget_pages(array)
 
 
 def write_npy(

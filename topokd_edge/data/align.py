@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.data.gaps import BLOCK, Samples, later, written
+from topokd_edge.arrays import BLOCK
+from topokd_edge.data.gaps import Samples, later, written
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
 from topokd_edge.data.resample import Floats, Piece, at_times, spread
 from topokd_edge.errors import BadInputError

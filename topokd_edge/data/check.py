@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import forget_pages
+from topokd_edge.arrays import BLOCK, row_blocks
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Recording
 from topokd_edge.errors import BadInputError
 
 STANDARD_GRAVITY = 9.80665
 """m/s2 in one g (BIPM, The International System of Units)."""
-_BLOCK = 1 << 16
-"""Samples looked at together."""
 _STILL = 0.02
 """A second in which each axis varies by less than this share of the norm is at rest: a worn sensor's noise is
 about 1 % of gravity, slow walking 10 %. As a share, it holds whatever the unit."""
@@ -108,7 +106,7 @@ def acceleration_norms_g(recording: Recording) -> dict[str, float]:
     for name, rows, scale in accelerometers(recording):
         parts = [
             np.linalg.norm(block[rows, ::every].astype(np.float64), axis=0)
-            for block in _blocks(recording, _BLOCK // every * every or every)
+            for block in _blocks(recording, BLOCK // every * every or every)
         ]
         norms[name] = float(np.median(np.concatenate(parts))) * scale
     return norms
@@ -127,16 +125,14 @@ def accelerometers(recording: Recording) -> Iterator[tuple[str, list[int], float
 
 def _blocks(recording: Recording, size: int) -> Iterator[npt.NDArray[np.float32]]:
     """Give the samples in blocks of shape (channels, up to `size`)."""
-    for start in range(0, recording.samples.shape[1], size):
-        yield recording.samples[:, start : start + size]
-        forget_pages(recording.samples)
+    return (block.T for block in row_blocks(recording.samples.T, size))
 
 
 def _norms_at_rest(recording: Recording, rows: list[int]) -> npt.NDArray[np.float64]:
     """Return the norm of the mean of every second at rest, in the unit of the channels, shape (seconds,)."""
     second = max(2, round(recording.rate_hz))
     found = [np.empty(0)]
-    for block in _blocks(recording, max(_BLOCK // second, 1) * second):
+    for block in _blocks(recording, max(BLOCK // second, 1) * second):
         whole = block.shape[1] // second * second
         seconds = block[rows, :whole].astype(np.float64).reshape(len(rows), -1, second)
         norm = np.linalg.norm(seconds.mean(axis=2), axis=0)
@@ -176,7 +172,7 @@ def not_finite(recording: Recording) -> list[str]:
     first: dict[int, tuple[int, float]] = {}
     count = np.zeros(len(recording.channels), dtype=np.int64)
     at = 0
-    for block in _blocks(recording, _BLOCK):
+    for block in _blocks(recording, BLOCK):
         bad = ~np.isfinite(block)
         count += bad.sum(axis=1)
         for row in np.flatnonzero(bad.any(axis=1)).tolist():
@@ -195,7 +191,7 @@ def _constant_channels(recordings: Sequence[Recording]) -> list[str]:
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
     for recording in recordings:
-        for block in _blocks(recording, _BLOCK):
+        for block in _blocks(recording, BLOCK):
             low, high = block.min(axis=1), block.max(axis=1)
             for name, least, most in zip(recording.channels, low.tolist(), high.tolist(), strict=True):
                 lowest[name] = min(lowest.get(name, least), least)

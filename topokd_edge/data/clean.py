@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import appended_npy, forget_pages, map_npy
+from topokd_edge.arrays import BLOCK, appended_npy, map_npy, row_blocks
 from topokd_edge.data.align import Sensor, align, described
 from topokd_edge.data.clock import STATED_TOLERANCE, ClockReading, read_clock
 from topokd_edge.data.gaps import fill_gaps, mark_lost, refuse_nan, without_lost
@@ -21,8 +20,6 @@ from topokd_edge.data.resample import interpolate, resample
 from topokd_edge.data.spool import Spooled, spool
 from topokd_edge.data.stream import Stream
 from topokd_edge.errors import BadInputError, UsageError
-
-_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +285,6 @@ def _need_even(recording: Recording, cleaning: Cleaning) -> None:
     )
 
 
-def _stamps(time: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]:
-    for at in range(0, len(time), _BLOCK):
-        yield np.asarray(time[at : at + _BLOCK])
-        forget_pages(time)
-
-
 def _clock(stream: Stream, spooled: Spooled, cleaning: Cleaning) -> ClockReading:
     """Return rate and gaps, from the stamps where there are any."""
     if spooled.time is not None:
@@ -318,7 +309,7 @@ def _reading(
     where: str,
 ) -> ClockReading:
     return read_clock(
-        lambda: _stamps(time),
+        lambda: row_blocks(time, BLOCK),
         stated_hz=stated_hz,
         stated_by_user=by_user,
         borders=borders,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from topokd_edge.arrays import BLOCK
 from topokd_edge.data.intervals import runs
 from topokd_edge.data.recording import Recording
 
@@ -12,7 +13,6 @@ FROZEN_SECONDS = 0.5
 _FEWEST = 8
 _MOVING = ("g", "m/s2", "deg/s", "rad/s", "uT", "mV")
 """Units whose channels never stand still; a heart rate or a temperature may."""
-_BLOCK = 1 << 16
 
 
 def frozen_stretches(recording: Recording) -> tuple[tuple[int, int], ...]:
@@ -28,8 +28,8 @@ def frozen_stretches(recording: Recording) -> tuple[tuple[int, int], ...]:
     borders = np.array([gap.after_sample for gap in recording.gaps], dtype=np.int64)
     fewest = max(_FEWEST, round(FROZEN_SECONDS * recording.rate_hz))
     found: list[tuple[int, int]] = []
-    for start in range(0, samples - 1, _BLOCK):
-        block = recording.samples[rows, start : start + _BLOCK + 1]
+    for start in range(0, samples - 1, BLOCK):
+        block = recording.samples[rows, start : start + BLOCK + 1]
         same = (block[:, 1:] == block[:, :-1]).all(axis=0)
         here = borders[slice(*np.searchsorted(borders, (start, start + len(same))))]
         same[here - start] = False

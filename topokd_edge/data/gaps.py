@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import forget_pages, map_npy, write_npy
+from topokd_edge.arrays import BLOCK, map_npy, row_blocks, write_npy
 from topokd_edge.data.check import not_finite
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
 from topokd_edge.errors import BadInputError
-
-BLOCK = 1 << 16
-"""Samples read and written at a time."""
 
 Samples = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -25,9 +22,7 @@ Indices = npt.NDArray[np.int64]
 
 def blocks(samples: Samples, start: int, stop: int) -> Iterator[Samples]:
     """Give `samples[:, start:stop]` as blocks of shape (n, channels)."""
-    for low in range(start, stop, BLOCK):
-        yield samples[:, low : min(low + BLOCK, stop)].T
-        forget_pages(samples)
+    return row_blocks(samples[:, start:stop].T, BLOCK)
 
 
 def written(path: Path, length: int, channels: int, parts: Iterable[Samples]) -> Samples:

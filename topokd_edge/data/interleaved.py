@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import appended_npy, map_npy
+from topokd_edge.arrays import BLOCK, appended_npy, map_npy, row_blocks
+from topokd_edge.data.intervals import label_intervals
 from topokd_edge.data.recording import LabelInterval
 from topokd_edge.data.spool import Spooled
 
-_BLOCK = 1 << 16
 _RARE = 0.05
 
 Columns = tuple[int, ...]
@@ -36,8 +35,8 @@ def sensor_columns(spooled: Spooled) -> list[Columns]:
     width = spooled.samples.shape[1]
     together, running = np.zeros((width, width)), np.zeros((width, width))
     before = np.zeros((1, width), dtype=np.float32)
-    for low in range(0, len(spooled.samples), _BLOCK):
-        present = (~np.isnan(spooled.samples[low : low + _BLOCK])).astype(np.float32)
+    for block in row_blocks(spooled.samples, BLOCK):
+        present = (~np.isnan(block)).astype(np.float32)
         follows = present * np.concatenate([before, present[:-1]])
         together += present.T @ present
         running += follows.T @ follows
@@ -124,15 +123,17 @@ def _blocks(
     number = np.array([numbers[item.label] for item in spooled.labels], dtype=np.int64)
     starts = np.array([item.start for item in spooled.labels], dtype=np.int64)
     stops = np.array([item.stop for item in spooled.labels], dtype=np.int64)
-    for low in range(0, len(spooled.samples), _BLOCK):
-        samples = np.asarray(spooled.samples[low : low + _BLOCK])
+    low = 0
+    blocks = zip(row_blocks(spooled.samples, BLOCK), row_blocks(spooled.time, BLOCK), strict=True)
+    for samples, time in blocks:
         rows = np.arange(low, low + len(samples))
+        low += len(samples)
         at = np.searchsorted(starts, rows, side="right") - 1
         label = np.full(len(rows), -1)
         if len(stops):
             inside = (at >= 0) & (rows < stops[at])
             label[inside] = number[at[inside]]
-        yield samples, np.asarray(spooled.time[low : low + _BLOCK]), label
+        yield samples, time, label
 
 
 @dataclass(slots=True)
@@ -149,9 +150,5 @@ class _Rows:
         self.rows += len(labels)
 
     def intervals(self, names: Sequence[str]) -> tuple[LabelInterval, ...]:
-        runs = [*self.begins, (self.rows, -1)]
-        return tuple(
-            LabelInterval(start, stop, names[label])
-            for (start, label), (stop, _) in pairwise(runs)
-            if label >= 0
-        )
+        begins = [(start, names[label] if label >= 0 else "") for start, label in self.begins]
+        return label_intervals(begins, self.rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topokd_edge.arrays import RowWriter, appended_npy, forget_pages, map_npy
+from topokd_edge.arrays import RowWriter, appended_npy, map_npy, row_blocks
 from topokd_edge.data.clean import Cleaned, Cleaning, UndecidedError, clean
 from topokd_edge.data.recordingset import SAMPLES
 from topokd_edge.data.stream import Refused, Stream
@@ -20,7 +20,6 @@ from topokd_edge.errors import BadInputError
 from topokd_edge.progress import Progress
 
 TASK = "recordings"
-_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,8 @@ def record(
 def _appended(found: _OnDisk, writer: RowWriter) -> Cleaned:
     """Append the samples of a recording, and return it with samples of the right shape that hold nothing."""
     samples = map_npy(found.samples, hint="import again")
-    for start in range(0, len(samples), _BLOCK):
-        writer.append(samples[start : start + _BLOCK])
-        forget_pages(samples)
+    for block in row_blocks(samples):
+        writer.append(block)
     empty = np.broadcast_to(np.float32(0), samples.shape[::-1])
     return replace(found.cleaned, recording=replace(found.cleaned.recording, samples=empty))
 

@@ -11,14 +11,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import map_npy, write_npy
+from topokd_edge.arrays import map_npy, row_blocks, write_npy
 from topokd_edge.data.recording import Clock, Gap, LabelInterval, Recording
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import read_json, write_json
 
 SAMPLES = "samples.npy"
 RECORDINGS = "recordings.json"
-_BLOCK = 1 << 16
 _AGAIN = "make it again with: topokd-edge data import"
 
 
@@ -78,9 +77,7 @@ class RecordingSet(Sequence[Recording]):
 
     def save(self, folder: Path) -> None:
         """Write `samples.npy` and `recordings.json` into `folder`."""
-        rows = range(0, len(self.samples), _BLOCK)
-        blocks = (self.samples[row : row + _BLOCK] for row in rows)
-        write_npy(folder / SAMPLES, self.samples.shape, np.float32, blocks)
+        write_npy(folder / SAMPLES, self.samples.shape, np.float32, row_blocks(self.samples))
         write_descriptions(folder, self.items)
 
     @classmethod

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import map_npy, write_npy
-from topokd_edge.data.gaps import BLOCK, Samples, merged, written
+from topokd_edge.arrays import BLOCK, map_npy, write_npy
+from topokd_edge.data.gaps import Samples, merged, written
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
 from topokd_edge.data.ticks import COARSE_SHARE, spread_repeats
 from topokd_edge.errors import UsageError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.arrays import RowWriter, appended_npy, map_npy
+from topokd_edge.data.intervals import label_intervals
 from topokd_edge.data.recording import LabelInterval
 from topokd_edge.data.stream import Chunk, Stream
 from topokd_edge.errors import BadInputError
@@ -131,5 +131,4 @@ class _Gathered:
         """Return where the labels lie."""
         if self.stream.label is not None:
             return (LabelInterval(0, self.samples, self.stream.label),)
-        runs = [*self._runs, (self.samples, "")]
-        return tuple(LabelInterval(start, stop, name) for (start, name), (stop, _) in pairwise(runs) if name)
+        return label_intervals(self._runs, self.samples)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-BLOCK = 1 << 16
-"""Samples handled at a time."""
+from topokd_edge.arrays import BLOCK
+
 COARSE_SHARE = 1e-3
 """With more repeated stamps than this, the stamps are taken to be coarser than the samples."""
 _SAMPLE = 1 << 20
