@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from made_recordings import windows_of
 from torch import Tensor
 
+from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.method import Distilling
 from topokd_edge.distill.parts import Training
 from topokd_edge.distill.tasks import DistillTask, LabelTask
@@ -77,3 +79,24 @@ def interrupt_at(call: int) -> Callable[..., None]:
             raise KeyboardInterrupt
 
     return progress
+
+
+def waves(
+    subjects: int, each: int, change: Callable[[np.ndarray, np.ndarray], None] | None = None
+) -> WindowSet:
+    """`each` windows of three classes and every subject: waves of three speeds, larger by subject.
+
+    `change` may alter the windows in place, given the subject of each.
+    """
+    rng = np.random.default_rng(0)
+    subject, y = (
+        grid.ravel() for grid in np.meshgrid(np.repeat(np.arange(1, subjects + 1), each), np.arange(3))
+    )
+    n = len(y)
+    wave = np.sin(np.arange(32) * (0.3 + 0.4 * y)[:, None] + rng.uniform(0, 6, (n, 1)))
+    x = np.stack([wave, 0.5 * wave[:, ::-1] + 3], axis=1) * (1 + 0.1 * subject)[:, None, None]
+    x = (x + rng.normal(0, 0.2, x.shape)).astype(np.float32)
+    if change is not None:
+        change(x, subject)
+    names = ("run", "sit", "walk")
+    return windows_of(x, y, subject.astype(str), names, rate_hz=20.0, channels=("acc_x", "acc_y"))

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_recordings import windows_of
-from made_training import interrupt_at
+from made_training import interrupt_at, waves
 from typer.testing import CliRunner
 
 from topokd_edge import filesystem
@@ -69,16 +68,7 @@ def space(text: str = SPACE) -> Space:
 
 def windows(change: Callable[[np.ndarray, np.ndarray], None] | None = None) -> WindowSet:
     """Nine subjects, three classes, three windows of each: waves of three speeds, larger by subject."""
-    rng = np.random.default_rng(0)
-    subject, y = (grid.ravel() for grid in np.meshgrid(np.repeat(np.arange(1, 10), 3), np.arange(3)))
-    n = len(y)
-    wave = np.sin(np.arange(32) * (0.3 + 0.4 * y)[:, None] + rng.uniform(0, 6, (n, 1)))
-    x = np.stack([wave, 0.5 * wave[:, ::-1] + 3], axis=1) * (1 + 0.1 * subject)[:, None, None]
-    x = (x + rng.normal(0, 0.2, x.shape)).astype(np.float32)
-    if change is not None:
-        change(x, subject)
-    names = ("run", "sit", "walk")
-    return windows_of(x, y, subject.astype(str), names, rate_hz=20.0, channels=("acc_x", "acc_y"))
+    return waves(9, 3, change)
 
 
 @pytest.fixture(scope="module")
