@@ -13,13 +13,13 @@ from made_recordings import recording
 
 from topokd_edge.data import check as check_module
 from topokd_edge.data.check import (
-    STANDARD_GRAVITY,
     acceleration_norms_g,
     check_acceleration,
     check_recordings,
     not_finite,
 )
 from topokd_edge.data.recording import Recording
+from topokd_edge.data.units import STANDARD_GRAVITY
 from topokd_edge.errors import BadInputError
 
 

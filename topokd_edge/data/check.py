@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from topokd_edge.arrays import BLOCK, row_blocks
 from topokd_edge.data.recording import UNITS, UNKNOWN_SUBJECT, Recording
+from topokd_edge.data.units import STANDARD_GRAVITY
 from topokd_edge.errors import BadInputError
 
-STANDARD_GRAVITY = 9.80665
-"""m/s2 in one g (BIPM, The International System of Units)."""
 _STILL = 0.02
 """A second in which each axis varies by less than this share of the norm is at rest: a worn sensor's noise is
 about 1 % of gravity, slow walking 10 %. As a share, it holds whatever the unit."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from topokd_edge.data.recording import UNITS
 
-G_IN_M_PER_S2 = 9.80665
-"""Standard gravity."""
+STANDARD_GRAVITY = 9.80665
+"""m/s2 in one g (BIPM, The International System of Units)."""
 
 _SPELLINGS: dict[str, tuple[str, float]] = {
     **{unit.lower(): (unit, 1.0) for unit in UNITS},

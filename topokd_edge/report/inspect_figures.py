@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.data.units import STANDARD_GRAVITY
 from topokd_edge.report.svg import CHANNEL_COLOURS, INK, name_lines, short, svg
 
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#B65F94", "#E69F00", "#56B4E9", "#7A7A7A", "#8C6D31")
@@ -84,7 +85,7 @@ def norms(rows: Sequence[Norm]) -> str:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.minorticks_off()
-            for factor in (1 / 9.80665, 9.80665):
+            for factor in (1 / STANDARD_GRAVITY, STANDARD_GRAVITY):
                 axes.axvline(factor, color="#D55E00", linewidth=0.9, linestyle=(0, (4, 3)))
                 axes.annotate(
                     "1/9.8" if factor < 1 else "9.8",

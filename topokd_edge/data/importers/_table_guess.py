@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.data.importers._table_sniff import NUMBER, kind_of
-from topokd_edge.data.units import G_IN_M_PER_S2, spelled
+from topokd_edge.data.units import STANDARD_GRAVITY, spelled
 
 Rows = Sequence[Sequence[str]]
 
@@ -44,7 +44,7 @@ _VECTORS = ("acceleration", "magnetism")
 _UNIT_RANGES: dict[str, tuple[tuple[str, float, float], ...]] = {
     "acceleration": (
         ("g", 0.8, 1.3),
-        ("m/s2", 0.8 * G_IN_M_PER_S2, 1.3 * G_IN_M_PER_S2),
+        ("m/s2", 0.8 * STANDARD_GRAVITY, 1.3 * STANDARD_GRAVITY),
         ("mg", 800, 1300),
     ),
     "rotation": (("deg/s", 35, 4000),),
