@@ -4,6 +4,8 @@ import weakref
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from topokd_edge.errors import UsageError
 from topokd_edge.models.wrn import WideResNet, WRNSpec, count
@@ -48,6 +50,56 @@ def test_counts_describe_the_real_module(dims: int, stem_stride: int) -> None:
     model = WideResNet(spec)
     assert sum(p.numel() for p in model.parameters()) == count(spec, (32,) * dims)[0]
     assert model(torch.randn(3, 6, *(32,) * dims)).shape == (3, 5)
+
+
+def plainly(state: dict[str, Tensor], spec: WRNSpec, x: Tensor) -> Tensor:
+    """The published forward pass, written out with `F.conv1d` or `F.conv2d` on contiguous tensors."""
+    conv = F.conv1d if spec.dims == 1 else F.conv2d
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        part = [state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        return F.relu(F.batch_norm(x, part[0].clone(), part[1].clone(), *part[2:], training=True))
+
+    x = conv(x, state["stem.weight"], stride=spec.stem_stride, padding=1)
+    for index in range(3 * spec.blocks_per_stage):
+        name, first = f"blocks.{index}", index in (spec.blocks_per_stage, 2 * spec.blocks_per_stage)
+        stride, a = 2 if first else 1, norm(x, f"{name}.bn1")
+        if f"{name}.shortcut.weight" in state:
+            x = conv(a, state[f"{name}.shortcut.weight"], stride=stride)
+        a = norm(conv(a, state[f"{name}.conv1.weight"], stride=stride, padding=1), f"{name}.bn2")
+        x = conv(a, state[f"{name}.conv2.weight"], padding=1) + x
+    return F.linear(norm(x, "bn").flatten(2).mean(2), state["head.weight"], state["head.bias"])
+
+
+@pytest.mark.parametrize(
+    ("dims", "width", "stem_stride", "size"),
+    [(1, 1, 1, (37,)), (1, 2, 2, (125,)), (2, 1, 2, (16, 12)), (2, 2, 1, (9, 9))],
+)
+def test_it_computes_what_the_plain_network_computes(
+    dims: int, width: int, stem_stride: int, size: tuple[int, ...]
+) -> None:
+    spec = WRNSpec(dims, 16, width, in_channels=3, classes=5, stem_stride=stem_stride)
+    torch.manual_seed(0)
+    model = WideResNet(spec).double()
+    x = torch.randn(6, 3, *size, dtype=torch.float64)
+    weight = torch.randn(6, 5, dtype=torch.float64)
+    state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    leaves = {name: state[name].requires_grad_() for name, _ in model.named_parameters()}
+    expected, answer = plainly(state, spec, x), model(x)
+    torch.testing.assert_close(answer, expected, rtol=1e-10, atol=1e-10)
+    (weight * expected).sum().backward()
+    (weight * answer).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.shape == leaves[name].shape
+        torch.testing.assert_close(parameter.grad, leaves[name].grad, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_weights_of_signals_are_those_of_conv1d() -> None:
+    # As in checkpoints of all versions: (out, in, taps), under names without a trace of rows.
+    state = WideResNet(WRNSpec(1, 16, 1, in_channels=3, classes=2)).state_dict()
+    assert state["stem.weight"].shape == (16, 3, 3)
+    assert state["blocks.2.shortcut.weight"].shape == (32, 16, 1)
+    assert all(value.ndim == 3 for key, value in state.items() if "conv" in key)
 
 
 def test_every_problem_of_a_description_is_named() -> None:

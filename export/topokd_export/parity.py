@@ -54,6 +54,7 @@ def _torch_layers(model: WideResNet, windows: Array) -> dict[str, Array]:
     def keep(name: str, relu: bool) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             value = output.relu() if relu else output
+            value = value.squeeze(2) if value.ndim > 2 and model.spec.dims == 1 else value
             found[name] = value.movedim(1, -1).numpy() if value.ndim > 2 else value.numpy()
 
         return hook

@@ -3,6 +3,10 @@
 Architecture of Zagoruyko and Komodakis, "Wide Residual Networks" (arXiv 1605.07146), with the details
 of the two-teacher code of Jeon et al. that the published numbers rest on: a stem of 16 channels whatever
 the width, and shortcuts that read the activated input wherever they are a convolution.
+
+Inside, a signal is an image one row high, with its channels last in memory: both dimensions then run on the
+same kernels, which are faster so (docs/decisions/training-speed.md). Weights keep the shape of their
+dimension, (out, in, taps) for signals.
 """
 
 from __future__ import annotations
@@ -82,6 +86,14 @@ class WRNSpec:
         return asdict(self)
 
 
+class _Conv1d(nn.Conv1d):
+    """A convolution of (batch, channels, 1, length) along the length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.unsqueeze(2)
+        return F.conv2d(x, weight, stride=(1, self.stride[0]), padding=(0, int(self.padding[0])))
+
+
 class Block(nn.Module):
     """BN-ReLU-Conv3-BN-ReLU-Conv3 plus a shortcut.
 
@@ -90,10 +102,10 @@ class Block(nn.Module):
 
     def __init__(self, dims: int, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        conv, norm = _conv(dims), _norm(dims)
-        self.bn1 = norm(in_channels)
+        conv = _conv(dims)
+        self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = norm(out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
         self.shortcut = (
             conv(in_channels, out_channels, 1, stride=stride, bias=False)
@@ -102,10 +114,10 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in_channels, ...) to (batch, out_channels, ...)."""
-        activated = F.relu(self.bn1(x))
+        """Map (batch, in_channels, height, width) to (batch, out_channels, ...); a signal's height is 1."""
+        activated = F.relu(self.bn1(x), inplace=True)
         kept = x if self.shortcut is None else self.shortcut(activated)
-        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated)))) + kept
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated)), inplace=True)) + kept
         return out
 
 
@@ -133,13 +145,13 @@ class WideResNet(nn.Module):
             for stage in range(3)
             for index in range(spec.blocks_per_stage)
         )
-        self.bn = _norm(spec.dims)(stages[-1])
+        self.bn = nn.BatchNorm2d(stages[-1])
         self.head = nn.Linear(stages[-1], spec.classes)
         self._initialise()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, length) or (batch, in_channels, height, width) to logits."""
-        x = self.stem(x)
+        x = self.stem(self._rows(x))
         for block in self.blocks:
             x = block(x)
         return self._answer(x)
@@ -149,15 +161,20 @@ class WideResNet(nn.Module):
 
         Without gradients an output lives no longer than until the next stage has read it.
         """
-        x, seen = self.stem(x), []
+        x, seen = self.stem(self._rows(x)), []
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if number % self.spec.blocks_per_stage == 0:
                 seen.append(look(x))
         return self._answer(x), seen
 
+    def _rows(self, x: Tensor) -> Tensor:
+        """Return signals as images one row high, and images as they are, with channels last in memory."""
+        x = x.unsqueeze(2) if self.spec.dims == 1 else x
+        return x.contiguous(memory_format=torch.channels_last)
+
     def _answer(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(F.relu(self.bn(x)).flatten(2).mean(2))
+        logits: Tensor = self.head(F.relu(self.bn(x), inplace=True).mean((2, 3)))
         return logits
 
     def _initialise(self) -> None:
@@ -198,9 +215,5 @@ def count(spec: WRNSpec, size: tuple[int, ...]) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), macs
 
 
-def _conv(dims: int) -> type[nn.Conv1d] | type[nn.Conv2d]:
-    return nn.Conv1d if dims == 1 else nn.Conv2d
-
-
-def _norm(dims: int) -> type[nn.BatchNorm1d] | type[nn.BatchNorm2d]:
-    return nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
+def _conv(dims: int) -> type[_Conv1d] | type[nn.Conv2d]:
+    return _Conv1d if dims == 1 else nn.Conv2d
