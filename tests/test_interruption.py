@@ -1,16 +1,24 @@
-"""After Ctrl-C or on a full disk a person sees one sentence, an exit code, and nothing half-written."""
+"""After Ctrl-C or on a full disk a person sees one sentence, an exit code, and nothing half-written.
 
+Who kills the program at any moment finds, having resumed, what it would have made undisturbed.
+"""
+
+import logging
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_recordings import windows_of
+from made_training import waves
 
 PROGRAM = [sys.executable, "-c", "from topokd_edge.cli import main; main()"]
 
@@ -92,3 +100,84 @@ def test_an_existing_run_is_not_touched_and_resume_is_offered(windows: Path) -> 
     assert done.returncode == 3
     assert "--resume" in done.stderr and "--overwrite" in done.stderr
     assert (out / "mine.txt").read_text() == "keep"
+
+
+RECIPE = """
+name = "killed"
+seeds = [0]
+split = { folds = 2, validation_subjects = 1 }
+topology = { size = [12, 12] }
+augmentation = { rotation = 0.1, shift = 0.1 }
+signal_teacher = { network = { depth = 10 }, training = { epochs = 6, batch_size = 16 } }
+topology_teacher = { network = { depth = 10, stem_stride = 2 }, training = { epochs = 6, batch_size = 16 } }
+
+[student]
+network = { depth = 10 }
+scratch = { epochs = 6, batch_size = 16 }
+distilled = { epochs = 6, batch_size = 16, learning_rate = 0.02 }
+candidates = [{}, { tau = 0.5 }]
+
+[[experiments]]
+claim = "teachers help"
+pairs = [["student.scratch", "student.distilled"]]
+"""
+
+
+def small_run(folder: Path, out: str) -> list[str]:
+    """The command of a run of seconds that goes through every phase; it makes the data at the first call."""
+    if not (folder / "data").exists():
+        waves(6, 12).save(folder / "data")
+        (folder / "killed.toml").write_text(RECIPE)
+    recipe = ["--data", str(folder / "data"), "--recipe", str(folder / "killed.toml")]
+    return [*PROGRAM, "train", *recipe, "--device", "cpu", "--out", str(folder / out)]
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """Every file of a finished run that does not tell of time, memory or the command."""
+    assert not list(run.rglob("training.safetensors"))
+    found = {}
+    for path in sorted(run.rglob("*")):
+        if path.is_file() and path.name not in ("environment.json", "inputs.json"):
+            timeless = re.sub(rb', "seconds": [0-9.]+', b"", path.read_bytes())
+            found[str(path.relative_to(run))] = timeless
+    return found
+
+
+def until_killed(command: list[str], said: Path, seconds: float) -> str | None:
+    """Let the command run for so long, and kill it; return what it last told, or None when it had ended."""
+    with said.open("w") as stderr:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=stderr, stderr=stderr, env=environment)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            told = said.read_text().splitlines() or ["start"]
+            return re.sub(r"fold \d+, |, seed \d+|: .*", "", told[-1])
+    assert code == 0, said.read_text()
+    return None
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_moments_the_run_is_the_same(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert until_killed(small_run(tmp_path, "whole"), tmp_path / "said", 600) is None
+    lasts = time.monotonic() - began
+    whole, out = results(tmp_path / "whole"), tmp_path / "killed"
+    moments = np.random.default_rng(20).uniform(0, lasts, 200)
+    phases: Counter[str] = Counter()
+    ends = 0
+    for moment in moments:
+        more = ["--resume"] if out.exists() else []
+        phase = until_killed([*small_run(tmp_path, "killed"), *more], tmp_path / "said", moment)
+        if phase is None:
+            assert results(out) == whole
+            shutil.rmtree(out)
+            ends += 1
+        else:
+            phases[phase] += 1
+        if phases.total() >= 20 and phase is None:
+            break
+    logging.info("%.1f s a run; killed in %s; %d runs then ended alike", lasts, dict(phases), ends)
+    assert phases.total() >= 20 and ends > 0 and len(phases) > 3
