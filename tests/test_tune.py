@@ -23,8 +23,10 @@ from typer.testing import CliRunner
 
 from topokd_edge import filesystem
 from topokd_edge.cli import app
+from topokd_edge.cli._tune_latency import check_latency, time_student
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill import fold as fold_module
+from topokd_edge.distill.checkpoint import load_model
 from topokd_edge.distill.recipe import Recipe, load_recipe, parse_recipe
 from topokd_edge.distill.tuning.job import Plan, Search, check_same, prepare, start
 from topokd_edge.distill.tuning.results import untouched, write_results
@@ -318,6 +320,23 @@ class TestFinding:
         assert [row["state"] for row in document["trials"]] == ["complete", "fail", "complete"]
         assert document["trials"][1]["failed"] == "the loss is not finite in epoch 0"
 
+    def test_every_objective_leads_the_right_way(self, data: Path, tmp_path: Path) -> None:
+        """Slower with every unit of width, but cheaper: what is asked for decides which trials stay."""
+
+        def judge(tried: Recipe, number: int) -> Scores:
+            width = tried.student.network.width
+            return Scores(0.5, 3000 - 1000 * width, 1, (), 0.1 * width, dict(TIMING))
+
+        widths = {}
+        for asked in ("macs", "latency"):
+            search = started(data, tmp_path / asked, Plan(objectives=("accuracy", asked)))
+            document = found(search, run_trials(search, judge, 8))
+            tried = {row["number"]: row["parameters"]["student.network.width"] for row in document["trials"]}
+            assert set(tried.values()) == {1, 2}
+            widths[asked] = {tried[number] for number in document["pareto"]}
+        assert widths == {"macs": {2}, "latency": {1}}
+        assert "0.100 ms in int8" in (search.folder / "best.toml").read_text("utf-8")
+
     def test_an_input_that_cannot_be_used_ends_the_search(self, data: Path, tmp_path: Path) -> None:
         def judge(tried: Recipe, number: int) -> Scores:
             raise BadInputError("the window set is damaged")
@@ -325,6 +344,81 @@ class TestFinding:
         search = started(data, tmp_path / "t")
         with pytest.raises(BadInputError, match="damaged"):
             run_trials(search, judge, 3)
+
+
+TIMING = {
+    "shape": "wrn10-1",
+    "basis": "measured",
+    "cpu": "A",
+    "threads": 1,
+    "runtime": "litert",
+    "processes": 5,
+    "busy": False,
+}
+
+
+class TestLatency:
+    def test_each_shape_is_timed_once_on_windows_of_nobody_who_is_tested(
+        self, data: Path, tmp_path: Path
+    ) -> None:
+        search = started(data, tmp_path / "t", Plan(objectives=("accuracy", "latency")))
+        timed: list[str] = []
+
+        def timer(place: Any, seen: WindowSet, inner: Any) -> dict[str, Any]:
+            model, meta = load_model(place.model_folder("student.distilled"))
+            assert set(seen.subjects) == {*search.chosen[0].fit, *search.chosen[0].validation}
+            assert inner.validation == search.chosen[0].validation
+            assert place.preprocessing()["student"]["channels"] == ["acc_x", "acc_y"]
+            timed.append(place.shape)
+            return {**TIMING, "latency_ms": float(meta["macs"]) / 1e6, "busy": model.spec.width == 2}
+
+        document = found(search, run_trials(search, trainer(search, timer=timer), 4))
+        assert len(timed) == len(set(timed)) == 2
+        for row in document["trials"]:
+            assert row["latency_ms"] == row["macs"] / 1e6
+        run_trials(search, trainer(search, timer=timer), 5)
+        assert len(timed) == 2
+        told = " ".join(document["caveats"])
+        assert "Latency was measured on A" in told and "machine was busy whenever" in told
+        assert "width2" in told.split("busy whenever")[1] and "width1" not in told.split("busy whenever")[1]
+
+    def test_latencies_of_two_machines_are_not_compared(self, data: Path, tmp_path: Path) -> None:
+        def judge(tried: Recipe, number: int) -> Scores:
+            width = tried.student.network.width
+            return Scores(0.5, width, 1, (), 0.1, {**TIMING, "shape": f"wrn{width}", "cpu": f"CPU {width}"})
+
+        search = started(data, tmp_path / "t", Plan(objectives=("accuracy", "latency")))
+        document = found(search, run_trials(search, judge, 8))
+        assert "on CPU 1 and on CPU 2" in " ".join(document["caveats"])
+        assert "cannot be compared" in " ".join(document["caveats"])
+
+    def test_too_few_windows_to_calibrate_with_are_told_before_any_training(
+        self, data: Path, tmp_path: Path
+    ) -> None:
+        search = prepare(data, recipe(), space(), Plan(objectives=("accuracy", "latency")), tmp_path / "t")
+        with pytest.raises(BadInputError, match=r"objective latency.*at least 128 windows"):
+            check_latency(search)
+
+    @pytest.mark.slow
+    def test_the_int8_student_is_timed_and_a_larger_one_takes_longer(self, tmp_path: Path) -> None:
+        waves(9, 12).save(tmp_path / "w")
+        plan = Plan(objectives=("accuracy", "latency"))
+        wide = space('name = "s"\nvary."student.network.width" = { choices = [1, 8] }')
+        search = prepare(tmp_path / "w", recipe("student.scratch.epochs=1"), wide, plan, tmp_path / "t")
+        check_latency(search)
+        start(search, tmp_path / "w")
+        judge = trainer(search, timer=time_student)
+        timings = {}
+        for width in (1, 8):
+            tried = recipe(f"student.network.width={width}", "student.candidates=[]")
+            scores = judge(tried, width)
+            assert scores.timing is not None and scores.latency_ms == min(scores.timing["p50_ms"])
+            assert len(scores.timing["p50_ms"]) == scores.timing["processes"] == 5
+            assert scores.timing["runs"] >= 50 and scores.timing["warmup"] == 10
+            assert (scores.timing["basis"], scores.timing["pipeline"]) == ("measured", "student.int8")
+            assert scores.timing["macs"] == scores.macs and "litert" in scores.timing["runtime"]
+            timings[width] = scores.latency_ms
+        assert 0.001 < timings[1] < timings[8] < 1000
 
 
 class TestGoingOn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,11 +83,20 @@ def load_student(run: Run, fold: int, seed: int) -> Student:
     BadInputError
         When the run has no such fold, it is not trained, or the parts do not fit together.
     """
+    entry = run.fold(fold)
+    return student_of(run.fold_run(fold, seed), run.windows(), entry["fit"], entry["test"])
+
+
+def student_of(fold_run: FoldRun, windows: WindowSet, fit: Sequence[str], held_out: Sequence[str]) -> Student:
+    """Load the distilled student that lies in `fold_run`; see `Student` for the rest.
+
+    Raises
+    ------
+    BadInputError
+        When it is not trained, or does not fit the windows.
+    """
     from topokd_edge.distill.checkpoint import load_model
 
-    entry = run.fold(fold)
-    fold_run = run.fold_run(fold, seed)
-    windows = run.windows()
     scale = fold_run.preprocessing()["student"]
     channels = tuple(windows.channels.index(name) for name in scale["channels"])
     model, _ = load_model(fold_run.model_folder(DISTILLED_STUDENT))
@@ -104,8 +114,8 @@ def load_student(run: Run, fold: int, seed: int) -> Student:
         windows=windows,
         channels=channels,
         normalisation=Normalisation(tuple(scale["mean"]), tuple(scale["std"])),
-        fit=tuple(entry["fit"]),
-        held_out=tuple(entry["test"]),
+        fit=tuple(fit),
+        held_out=tuple(held_out),
     )
 
 

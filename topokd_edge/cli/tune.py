@@ -29,7 +29,7 @@ def tune(
     space: Annotated[str, typer.Option(help="What is varied: default, or a .toml file.")] = "default",
     trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier calls too.")] = 30,
     objective: Annotated[
-        str, typer.Option(help="accuracy, or accuracy,macs for the trade-off of both.")
+        str, typer.Option(help="accuracy, alone or with macs and latency (int8, on this machine).")
     ] = "accuracy,macs",
     folds: Annotated[
         str,
@@ -71,12 +71,20 @@ def tune(
     plan = Plan(tuple(numbers), parts, names, seed, storage)
     loaded, place = load_recipe(recipe, change or []), choose_device(device)
     search = prepare(data, loaded, load_space(space), plan, out or Path("runs") / f"{loaded.name}-tune")
+    timer = None
+    if "latency" in names:
+        from topokd_edge.cli._tune_latency import check_latency, time_student
+
+        check_latency(search)
+        timer = time_student
     if resume:
         check_same(search)
     else:
         start(search, data, overwrite=overwrite)
     with console.progress() as progress:
-        judge = Trainer(search.folder, search.windows, search.chosen, search.recipe, parts, place, progress)
+        judge = Trainer(
+            search.folder, search.windows, search.chosen, search.recipe, parts, place, progress, timer
+        )
         study = run_trials(
             search,
             judge,
@@ -95,22 +103,30 @@ def tune(
 
 
 def _show(search: Search, found: dict[str, Any]) -> None:
-    ranked = [row for row in found["trials"] if row["accuracy"] is not None]
-    ranked.sort(key=lambda row: (-row["accuracy"], row["macs"], row["number"]))
-    listed = [row for index, row in enumerate(ranked) if index < _SHOWN or row["number"] in found["pareto"]]
-    keys = list(search.space.vary)
+    from topokd_edge.distill.tuning.results import ranked
+
+    complete = sorted((row for row in found["trials"] if row["accuracy"] is not None), key=ranked)
+    listed = [row for index, row in enumerate(complete) if index < _SHOWN or row["number"] in found["pareto"]]
+    keys, timed = list(search.space.vary), "latency" in search.plan.objectives
     rows = [
         [
             f"{row['number']}{' *' if row['number'] in found['pareto'] else ''}",
             f"{100 * row['accuracy']:.1f}",
             f"{row['macs']:,}",
+            *([f"{row['latency_ms']:.3f}"] if timed else []),
             *(_value(row["parameters"][key]) for key in keys),
         ]
         for row in listed
     ]
-    columns = ["trial", "accuracy %", "MACs", *(key.rpartition(".")[2].replace("_", "\n") for key in keys)]
+    columns = [
+        "trial",
+        "accuracy %",
+        "MACs",
+        *(["ms"] if timed else []),
+        *(key.rpartition(".")[2].replace("_", "\n") for key in keys),
+    ]
     title = (
-        f"Validation subjects, {len(listed)} of {len(ranked)} trials; * no other is better in all respects"
+        f"Validation subjects, {len(listed)} of {len(complete)} trials; * no other is better in all respects"
     )
     console.table(title, columns, rows)
     for row in found["trials"]:
@@ -123,6 +139,7 @@ def _show(search: Search, found: dict[str, Any]) -> None:
         honest = ",".join(map(str, found["untouched_folds"]))
         typer.echo(f"{best}: trial {found['best']}")
         only = f" --folds {honest}" if honest else ""
+        typer.echo(f"report: topokd-edge report {search.folder}")
         typer.echo(f"next: topokd-edge train --data {found['data']} --recipe {best}{only}")
 
 

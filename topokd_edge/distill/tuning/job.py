@@ -22,8 +22,21 @@ if TYPE_CHECKING:
     from optuna import Study
 
 JOB = "tune.json"
-DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"accuracy": "maximize", "macs": "minimize"}
-"""What can be asked for, and which way is better."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Something that can be asked for: the key of a trial's scores, and which way is better."""
+
+    score: str
+    direction: Literal["minimize", "maximize"]
+
+
+OBJECTIVES = {
+    "accuracy": Objective("accuracy", "maximize"),
+    "macs": Objective("macs", "minimize"),
+    "latency": Objective("latency_ms", "minimize"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Plan:
     parts
         Ways to deal these subjects; see `topokd_edge.distill.tuning.trials.inner_parts`.
     objectives
-        Of `DIRECTIONS`.
+        Of `OBJECTIVES`.
     seed
         Of the sampler.
     storage
@@ -58,8 +71,8 @@ class Plan:
             problems.append(f"--parts {self.parts}: expected 1 or more")
         if "accuracy" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
             problems.append("--objective: expected accuracy, alone or with others, each once")
-        for name in sorted(set(self.objectives) - set(DIRECTIONS)):
-            problems.append(f"--objective {name}: expected {' or '.join(DIRECTIONS)}")
+        for name in sorted(set(self.objectives) - set(OBJECTIVES)):
+            problems.append(f"--objective {name}: expected some of {', '.join(OBJECTIVES)}")
         if self.seed < 0:
             problems.append(f"--seed {self.seed}: expected 0 or more")
         if problems:
@@ -82,6 +95,7 @@ class Search:
 
     `recipe.toml` (what is not varied), `space.json`, `tune.json` (the plan, the data, the study's name),
     `environment.json`, `journal.log`; `fold-<k>/part-<p>/seed-<s>/` with teachers and a folder per trial;
+    `latency/<shape>.json`, where latency is asked for;
     `trials.json`, `best.toml`, `pareto/trial-<n>.toml`: the results, renewed after each trial.
     """
 
@@ -111,7 +125,7 @@ class Search:
         return optuna.create_study(
             storage=open_storage(self.plan.storage, self.folder),
             study_name=self.job["study"],
-            directions=[DIRECTIONS[name] for name in self.plan.objectives],
+            directions=[OBJECTIVES[name].direction for name in self.plan.objectives],
             load_if_exists=True,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from topokd_edge.data.windowset import subject_key
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.distill.tuning.job import Search
 from topokd_edge.distill.tuning.space import changed
-from topokd_edge.distill.tuning.trials import inner_parts
+from topokd_edge.distill.tuning.trials import Scores, inner_parts
 from topokd_edge.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 TRIALS, BEST, PARETO = "trials.json", "best.toml", "pareto"
 _FEW = 3
+_UNKNOWN: dict[str, Any] = {field.name: [] if field.name == "parts" else None for field in fields(Scores)}
 
 
 def write_results(search: Search, study: Study) -> dict[str, Any]:
@@ -27,16 +29,17 @@ def write_results(search: Search, study: Study) -> dict[str, Any]:
     Returns
     -------
     dict
-        `trials`: {"number", "state", "parameters", "accuracy", "macs", "params", "parts", "seconds",
-        "failed"}; `pareto`: numbers of the trials that no other beats in all objectives, most accurate first;
+        `trials`: {"number", "state", "parameters", "accuracy", "macs", "params", "latency_ms", "timing",
+        "parts", "seconds", "failed"};
+        `pareto`: numbers of the trials that no other beats in all objectives, most accurate first;
         `best`: the first of these (on a tie the cheapest), None while no trial is complete.
         `chosen_on`, `untouched_folds` and `caveats`: whose subjects chose, and what follows.
     """
     rows = [_row(search, item) for item in study.get_trials(deepcopy=False)]
     complete = {row["number"]: row for row in rows if row["state"] == "complete"}
     front = [complete[item.number] for item in study.best_trials]
-    front.sort(key=lambda row: (-row["accuracy"], row["macs"], row["number"]))
-    caveats = told(search, len(complete))
+    front.sort(key=ranked)
+    caveats = [*told(search, len(complete)), *_timing_told(list(complete.values()))]
     document = {
         **{key: value for key, value in search.job.items() if key != "outer_folds"},
         "versions": {name: metadata.version(name) for name in ("topokd-edge", "optuna", "torch")},
@@ -57,6 +60,11 @@ def write_results(search: Search, study: Study) -> dict[str, Any]:
     if front:
         _write_recipe(search, front[0], f"{search.recipe.name}-tuned", caveats, BEST)
     return document
+
+
+def ranked(row: dict[str, Any]) -> tuple[float, int, float, int]:
+    """Order complete trials: the most accurate first, on a tie the cheapest, then the quickest."""
+    return -row["accuracy"], row["macs"], row["latency_ms"] or 0.0, row["number"]
 
 
 def validating(search: Search) -> list[str]:
@@ -101,13 +109,34 @@ def told(search: Search, complete: int) -> list[str]:
     return lines
 
 
+def _timing_told(rows: list[dict[str, Any]]) -> list[str]:
+    """Say how latencies were obtained, and what disturbed them."""
+    timings = {row["timing"]["shape"]: row["timing"] for row in rows if row["timing"]}
+    if not timings:
+        return []
+    one, machines = next(iter(timings.values())), sorted({item["cpu"] for item in timings.values()})
+    lines = [
+        f"Latency was {one['basis']} on {' and on '.join(machines)}, {one['threads']} thread: the int8 "
+        f"student through {one['runtime']}, from the raw window of a validation subject to the logits, the "
+        f"least median of {one['processes']} fresh processes. Trials of one shape share a measurement, as "
+        "weights cost no time; accuracy is of the float32 student."
+    ]
+    if len(machines) > 1:
+        lines.append("Shapes were timed on different machines, so their latencies cannot be compared.")
+    if busy := sorted(shape for shape, item in timings.items() if item["busy"]):
+        lines.append(
+            f"The machine was busy whenever {', '.join(busy)} was timed: these latencies may be too high."
+        )
+    return lines
+
+
 def _row(search: Search, item: FrozenTrial) -> dict[str, Any]:
-    scores = item.user_attrs.get("scores") or {"accuracy": None, "macs": None, "params": None, "parts": []}
     return {
         "number": item.number,
         "state": item.state.name.lower(),
         "parameters": search.space.rounded(item.params),
-        **scores,
+        **_UNKNOWN,
+        **item.user_attrs.get("scores", {}),
         "seconds": item.duration.total_seconds() if item.duration else None,
         "failed": item.user_attrs.get("failed"),
     }
@@ -117,7 +146,8 @@ def _write_recipe(search: Search, row: dict[str, Any], name: str, caveats: list[
     note = f"Tuned: trial {row['number']} of {search.folder.name}. {' '.join(caveats)}"
     base = search.recipe.model_copy(update={"name": name, "note": f"{search.recipe.note} {note}".strip()})
     tuned: Recipe = changed(base, row["parameters"])
-    head = f"# Validation accuracy {row['accuracy']:.4f}, {row['macs']:,} MACs.\n"
+    quick = "" if row["latency_ms"] is None else f", {row['latency_ms']:.3f} ms in int8"
+    head = f"# Validation accuracy {row['accuracy']:.4f}, {row['macs']:,} MACs{quick}.\n"
     comments = "".join(f"# {line}\n" for line in caveats)
     write_text(search.folder / file, head + comments + tuned.to_toml())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokd_edge.distill.recipe import Recipe
-from topokd_edge.distill.tuning.job import Search
+from topokd_edge.distill.tuning.job import OBJECTIVES, Search
 from topokd_edge.distill.tuning.space import changed
 from topokd_edge.distill.tuning.storage import answering, one_process_only
 from topokd_edge.distill.tuning.trials import Scores
@@ -87,7 +87,7 @@ def _try(trial: Trial, study: Study, search: Search, judge: Judge) -> None:
         return
     found = scores.to_dict()
     trial.set_user_attr("scores", found)
-    study.tell(trial, [found[name] for name in search.plan.objectives])
+    study.tell(trial, [found[OBJECTIVES[name].score] for name in search.plan.objectives])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from topokd_edge.distill.checkpoint import META
 from topokd_edge.distill.fold import FoldTrainer, prepare_fold
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.errors import BadInputError
-from topokd_edge.files import read_json, write_text
+from topokd_edge.files import read_json, write_json, write_text
 from topokd_edge.locking import held
 from topokd_edge.progress import Progress, silent
 from topokd_edge.run import DISTILLED_STUDENT, SCRATCH_STUDENT, FoldRun
@@ -49,12 +49,16 @@ class Scores:
         Of the student; one forward pass with batch 1.
     parts
         {"fold", "part", "seed", "validation", "accuracy", "epoch"}.
+    latency_ms, timing
+        Milliseconds of one window, and how they were measured; None where nobody asked.
     """
 
     accuracy: float
     macs: int
     params: int
     parts: tuple[dict[str, Any], ...]
+    latency_ms: float | None = None
+    timing: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return them as JSON-able data."""
@@ -85,6 +89,12 @@ def without_test(windows: WindowSet, fold: Fold) -> WindowSet:
     return replace(windows, y=windows.y[rows], recording=windows.recording[rows], start=windows.start[rows])
 
 
+Timer = Callable[[FoldRun, WindowSet, Inner], dict[str, Any]]
+"""Times the distilled student of a place, given the windows of a fold without its test subjects; the answer
+holds `latency_ms`."""
+LATENCY = "latency"
+
+
 @dataclass(frozen=True)
 class _TrialRun(FoldRun):
     """The folder of a trial in a part and seed: teachers, and students from scratch by shape, are shared."""
@@ -96,6 +106,10 @@ class _TrialRun(FoldRun):
         if model == SCRATCH_STUDENT:
             return self.folder.parent / f"{model}.{self.shape}"
         return (self.folder if model == DISTILLED_STUDENT else self.folder.parent) / model
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Return what was fitted on the fit subjects of the part."""
+        return dict(read_json(self.folder.parent.parent / "preprocessing.json"))
 
 
 @dataclass
@@ -116,6 +130,8 @@ class Trainer:
         See `inner_parts`.
     device, progress
         Where to compute; where to tell.
+    timer
+        Says what a student takes on a device; None where latency is not asked for.
     """
 
     folder: Path
@@ -125,6 +141,7 @@ class Trainer:
     parts: int
     device: torch.device
     progress: Progress = silent
+    timer: Timer | None = None
     _ready: dict[tuple[int, int], FoldTrainer] = field(default_factory=dict)
 
     def __call__(self, recipe: Recipe, number: int) -> Scores:
@@ -145,17 +162,37 @@ class Trainer:
                             "epoch": meta["epoch"],
                         }
                     )
-        return Scores(float(np.mean([row["accuracy"] for row in rows])), *costs, tuple(rows))
+        accuracy = float(np.mean([row["accuracy"] for row in rows]))
+        timing = self._timing(recipe, number)
+        latency = None if timing is None else float(timing["latency_ms"])
+        return Scores(accuracy, *costs, tuple(rows), latency, timing)
+
+    def _timing(self, recipe: Recipe, number: int) -> dict[str, Any] | None:
+        """Time the first student of the trial; trials of one shape share that, as weights cost no time."""
+        if self.timer is None:
+            return None
+        fold = self.folds[0]
+        inner = inner_parts(self.windows, fold, self.parts)[0]
+        place = self._place(inner, self.recipe.seeds[0], recipe, number)
+        path = self.folder / LATENCY / f"{place.shape}.json"
+        with held(path.with_name("timing.lock"), wait=True):  # never two measurements at once
+            if not path.is_file():
+                found = self.timer(place, without_test(self.windows, fold), inner)
+                write_json(path, {**found, "shape": place.shape, "trial": number})
+        return dict(read_json(path))
+
+    def _place(self, inner: Inner, seed: int, recipe: Recipe, number: int) -> _TrialRun:
+        network = recipe.student.network.model_dump(mode="json")
+        shape = "-".join(f"{key}{value}" for key, value in network.items())
+        folder = self.folder / inner.folder / f"seed-{seed}" / f"trial-{number}"
+        return _TrialRun(folder, inner.outer, seed, shape=shape)
 
     def _student(self, fold: Fold, inner: Inner, seed: int, recipe: Recipe, number: int) -> dict[str, Any]:
         part = self.folder / inner.folder
-        place = part / f"seed-{seed}"
-        network = recipe.student.network
-        shape = f"wrn{network.depth}-{network.width}-stride{network.stem_stride}"
-        run = _TrialRun(place / f"trial-{number}", inner.outer, seed, shape=shape)
+        run = self._place(inner, seed, recipe, number)
         _say_values(run.folder / "recipe.toml", recipe)
         trainer = replace(self._prepared(fold, inner, part), place=run, recipe=recipe)
-        with held(place / "shared.lock", wait=True):
+        with held(run.folder.parent / "shared.lock", wait=True):
             teachers, scratch = trainer.teachers(), trainer.from_scratch()
         trainer.distil(teachers, scratch)
         return dict(read_json(run.model_folder(DISTILLED_STUDENT) / META))
