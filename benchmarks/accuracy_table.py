@@ -1,70 +1,39 @@
-"""Write a run's held-out accuracies as a Markdown table, a random forest on simple statistics beside them.
+"""Write a run's held-out accuracies as a Markdown table, simpler models beside them.
 
-python benchmarks/accuracy_table.py RUN docs/results/NAME.md
+python benchmarks/accuracy_table.py RUN docs/results/NAME.md --peer MINIROCKET.json
 
-The forest sees the same windows in the same outer folds, and of them what the student sees; it has no choice
-to make, so the inner validation subjects are trained on as well.
+A forest is trained here; other peers are measured before (`minirocket.py`), and refused where they saw other
+windows, folds or channels than the student.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
+import forest
 import numpy as np
-import numpy.typing as npt
+from peers import measure, read_peer, student_channels
 
+from topokd_edge.errors import TopokdError
 from topokd_edge.evaluate.compare import compare
-from topokd_edge.evaluate.metrics import accuracy_by_subject
 from topokd_edge.evaluate.run_table import evaluate_run
 from topokd_edge.files import read_json, write_json, write_text
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, Run
 
-FOREST = "forest"
+WEIGHT_BYTES = {INT8_STUDENT: 1}
+"""Bytes of a parameter; four where none are named."""
+
+Peers = dict[str, dict[str, Any]]
+"""What `peers.measure` returns, by name."""
 
 
-def with_norms(x: npt.NDArray[np.float32], channels: tuple[str, ...]) -> npt.NDArray[np.float32]:
-    """Append the norm of every sensor whose channels are named NAME_x, NAME_y, NAME_z."""
-    place = {name: index for index, name in enumerate(channels)}
-    sensors = [name.removesuffix("_x") for name in channels if name.endswith("_x")]
-    axes = [[place.get(f"{sensor}_{axis}") for axis in "xyz"] for sensor in sensors]
-    norms = [np.linalg.norm(x[:, some], axis=1) for some in axes if None not in some]
-    return np.concatenate([x, np.stack(norms, axis=1)], axis=1) if norms else x
-
-
-def statistics(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return eight statistics per channel, shape (windows, 8 * channels)."""
-    quartiles = np.percentile(x, (25, 50, 75), axis=2)
-    step = np.abs(np.diff(x, axis=2)).mean(2)
-    parts = (x.mean(2), x.std(2), x.min(2), x.max(2), *quartiles, step)
-    return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def seen_by_student(run: Run) -> tuple[str, ...]:
-    """Return the channels of the student; its teachers may see more."""
-    return tuple(run.recipe["student"]["channels"]) or run.windows().channels
-
-
-def forest_by_subject(run: Run) -> dict[str, float]:
-    """Train and test a forest on every finished outer fold; return the accuracy of each tested subject."""
-    from sklearn.ensemble import RandomForestClassifier
-
-    windows = run.windows()
-    names = seen_by_student(run)
-    x = np.asarray(windows.x)[:, [windows.channels.index(name) for name in names]]
-    features = statistics(with_norms(x, names))
-    scores: dict[str, float] = {}
-    for number in sorted({place.fold for place in run.finished()}):
-        fold = run.fold(number)
-        train = windows.of_subjects([*fold["fit"], *fold["validation"]])
-        test = windows.of_subjects(fold["test"])
-        forest = RandomForestClassifier(n_estimators=300, random_state=0, n_jobs=-1).fit(
-            features[train], windows.y[train]
-        )
-        said = forest.predict_proba(features[test])
-        scores |= accuracy_by_subject(said, windows.y[test], windows.subject[test])
-    return scores
+def forest_of(run: Run) -> dict[str, Any]:
+    """Train and test a forest on every finished outer fold."""
+    folds = [run.fold(number) for number in sorted({place.fold for place in run.finished()})]
+    return measure(forest.NAME, forest.ABOUT, forest.learn, run.windows(), folds, student_channels(run))
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -73,7 +42,7 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def models_table(evaluated: dict[str, Any], forest: dict[str, float]) -> str:
+def models_table(evaluated: dict[str, Any], peers: Peers) -> str:
     rows = [
         [
             name,
@@ -82,50 +51,58 @@ def models_table(evaluated: dict[str, Any], forest: dict[str, float]) -> str:
             f"{100 * row['macro_f1']:.1f}",
             f"{row['ece']:.3f}",
             f"{row['params']:,}",
+            f"{WEIGHT_BYTES.get(name, 4) * row['params'] / 1000:,.0f}",
             f"{row['macs'] / 1e6:.2f} M",
         ]
         for name, row in evaluated["models"].items()
     ]
-    values = np.array(list(forest.values()))
-    spread = f"{100 * values.std(ddof=1):.1f}" if len(values) > 1 else "-"
-    rows.append([f"{FOREST} (300 trees)", f"{100 * values.mean():.1f}", spread, "-", "-", "-", "-"])
-    return table(["model", "accuracy %", "± subjects", "macro F1 %", "ECE", "parameters", "MACs"], rows)
+    tested = [item["subject"] for item in evaluated["subjects"]]
+    for name, made in peers.items():
+        values = [made["by_subject"][who] for who in tested]
+        spread = f"{100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else "-"
+        whole = made["by_subject"].keys() == set(tested)
+        f1 = f"{100 * made['macro_f1']:.1f}" if whole else "-"
+        rows.append(
+            [name, f"{100 * np.mean(values):.1f}", spread, f1, "-", "-", f"{made['bytes'] / 1000:,.0f}", "-"]
+        )
+    columns = ["model", "accuracy %", "± subjects", "macro F1 %", "ECE", "parameters", "kB", "MACs"]
+    return table(columns, rows)
 
 
-def subjects_table(evaluated: dict[str, Any], forest: dict[str, float]) -> str:
+def subjects_table(evaluated: dict[str, Any], peers: Peers) -> str:
     names = list(evaluated["models"])
     rows = [
         [
             item["subject"],
             str(item["windows"]),
             *(f"{100 * item['models'][name]:.1f}" if name in item["models"] else "-" for name in names),
-            f"{100 * forest[item['subject']]:.1f}",
+            *(f"{100 * made['by_subject'][item['subject']]:.1f}" for made in peers.values()),
         ]
         for item in evaluated["subjects"]
     ]
-    return table(["subject", "windows", *names, FOREST], rows)
+    return table(["subject", "windows", *names, *peers], rows)
 
 
-def sentences(evaluated: dict[str, Any], forest: dict[str, float]) -> list[str]:
-    said = [item["sentence"] for item in evaluated["comparisons"]]
-    for model in (DISTILLED_STUDENT, INT8_STUDENT):
-        scores = {
-            item["subject"]: item["models"][model]
-            for item in evaluated["subjects"]
-            if model in item["models"]
-        }
-        said.append(compare(FOREST, model, {name: forest[name] for name in scores}, scores).sentence)
-    return said
+def compared(evaluated: dict[str, Any], peers: Peers) -> list[dict[str, Any]]:
+    """Judge the students against each peer, on the subjects that both have answered for."""
+    found = []
+    for name, made in peers.items():
+        for model in (DISTILLED_STUDENT, INT8_STUDENT):
+            rows = [item for item in evaluated["subjects"] if model in item["models"]]
+            if rows:
+                scores = {item["subject"]: item["models"][model] for item in rows}
+                found.append(compare(name, model, made["by_subject"], scores).to_json())
+    return found
 
 
-def page(run: Run, evaluated: dict[str, Any], forest: dict[str, float], out: Path) -> str:
+def page(run: Run, evaluated: dict[str, Any], peers: Peers, asked: list[str]) -> str:
     data, made = run.data, run.environment
     classes, subjects = len(data["class_names"]), len(data["subjects"])
     done = len({place.fold for place in run.finished()})
     seeds = len({place.seed for place in run.finished()})
     facts = [
         f"{data['windows']} windows of {data['made']['window_seconds']} s, {len(data['channels'])} channels "
-        f"({len(seen_by_student(run))} for student and forest), {classes} classes, {subjects} subjects; "
+        f"({len(student_channels(run))} for student and peers), {classes} classes, {subjects} subjects; "
         f"window set `{data['content_hash'][:12]}`",
         f"{done} of {len(run.folds)} outer folds by subject, {seeds} seed(s); "
         + (
@@ -134,18 +111,21 @@ def page(run: Run, evaluated: dict[str, Any], forest: dict[str, float], out: Pat
         ),
         f"made on {made['device']} ({made['platform']}, {made['threads']} thread(s)), "
         f"torch {made['versions']['torch']}",
+        *(f"{name}: {one['about']}; {len(one['seeds'])} seed(s)" for name, one in peers.items()),
+        "kB: four bytes a parameter, one in int8; of a peer, its largest fold",
     ]
     commands = [
         " ".join(made["command"]),
-        f"python benchmarks/accuracy_table.py {run.folder} {out}",
+        f"python benchmarks/accuracy_table.py {' '.join(asked)}",
     ]
+    said = [item["sentence"] for item in [*evaluated["comparisons"], *compared(evaluated, peers)]]
     parts = [
         f"# {run.folder.name}: accuracy on held-out subjects",
         "\n".join(f"- {fact}" for fact in facts),
-        models_table(evaluated, forest),
+        models_table(evaluated, peers),
         "Accuracy is the mean over subjects; ± is the sample standard deviation between them.",
-        subjects_table(evaluated, forest),
-        "\n".join(f"- {sentence}" for sentence in sentences(evaluated, forest)),
+        subjects_table(evaluated, peers),
+        "\n".join(f"- {sentence}" for sentence in said),
         "## Chosen on the inner validation subjects",
         selection_table(run),
         "## Command",
@@ -178,14 +158,22 @@ def selection_table(run: Run) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    run, out = Run.open(Path(sys.argv[1])), Path(sys.argv[2])
-    evaluated = evaluate_run(run)
-    forest = forest_by_subject(run)
-    write_text(out, page(run, evaluated, forest, out))
-    write_json(out.with_suffix(".json"), {"evaluation": evaluated, "forest_by_subject": forest})
-    print(f"{out}: {len(evaluated['subjects'])} subjects")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--peer", type=Path, action="append", default=[], help="of minirocket.py; repeatable")
+    asked = parser.parse_args()
+    try:
+        run = Run.open(asked.run)
+        read = [read_peer(path, run) for path in asked.peer]
+        evaluated = evaluate_run(run)
+        peers = {made["peer"]: made for made in [forest_of(run), *read]}
+        write_text(asked.out, page(run, evaluated, peers, sys.argv[1:]))
+    except TopokdError as error:
+        sys.exit(f"error: {error}")
+    document = {"evaluation": evaluated, "peers": peers, "against_peers": compared(evaluated, peers)}
+    write_json(asked.out.with_suffix(".json"), document)
+    print(f"{asked.out}: {len(evaluated['subjects'])} subjects")
 
 
 if __name__ == "__main__":
