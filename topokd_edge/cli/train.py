@@ -36,6 +36,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes, or GPUs, on each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines; start the command on each.")] = 1,
     inputs: Annotated[
         _Inputs, typer.Option(help="Where windows and images lie while training; auto decides by size.")
     ] = _Inputs.auto,
@@ -54,15 +56,21 @@ def train(
     only = fold_numbers(folds)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
+    from topokd_edge.distill import distributed
     from topokd_edge.distill.recipe import load_recipe
     from topokd_edge.distill.run_training import continue_run, start_run, train_run
 
     changes = [*(change or []), *([f"seeds={list(range(seeds))}"] if seeds > 0 else [])]
     loaded = load_recipe(recipe, changes)
     folder = out or Path("runs") / loaded.name
-    run = (
-        continue_run(folder, data, loaded) if resume else start_run(folder, data, loaded, overwrite=overwrite)
-    )
+    distributed.start(devices, nodes, device)
+    with distributed.first_ahead():
+        resume = resume or not distributed.first()
+        run = (
+            continue_run(folder, data, loaded)
+            if resume
+            else start_run(folder, data, loaded, overwrite=overwrite)
+        )
     with console.progress() as progress:
         train_run(
             run,
@@ -73,6 +81,8 @@ def train(
             progress=progress,
             after_fold=lambda run, place: _after_fold(run, place, progress),
         )
+    if not distributed.end():
+        return
     finished = [{"fold": place.fold, "seed": place.seed} for place in run.finished()]
     decided = _decide(run) if loaded.experiments and finished else {}
     if json:

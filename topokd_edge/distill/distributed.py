@@ -78,11 +78,13 @@ def start(devices: int, nodes: int, device: str) -> None:
         ) from None
 
 
-def end() -> None:
-    """Wait for all processes and part."""
+def end() -> bool:
+    """Wait for all processes and part; return whether this one was the first, which goes on alone."""
+    wait()
+    alone = first()
     if several():
-        wait()
         dist.destroy_process_group()
+    return alone
 
 
 def several() -> bool:

@@ -15,12 +15,14 @@ from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.distill.checkpoint import META, load_model, save_model
 from topokd_edge.distill.confusion import adapt
+from topokd_edge.distill.distributed import first_ahead
 from topokd_edge.distill.inputs import Inputs, Residency
 from topokd_edge.distill.method import Distilling, TeacherName
 from topokd_edge.distill.parts import Network, Training
 from topokd_edge.distill.preprocessing import Modalities, fit_and_apply
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.distill.seen import Seen, Shown, seen_in
+from topokd_edge.distill.shared import network
 from topokd_edge.distill.signatures import Logits, find_signatures
 from topokd_edge.distill.tasks import DistillTask, LabelTask
 from topokd_edge.distill.teacher import Teacher
@@ -89,18 +91,19 @@ def prepare_fold(
     See `train_fold` for the parameters.
     """
     topology = recipe.topology if "topology" in recipe.student.needs() else None
-    views, made = fit_and_apply(
-        windows,
-        fold,
-        topology,
-        cache,
-        device,
-        progress,
-        residency,
-        spread=recipe.scaling,
-        per=recipe.normalisation,
-        student=recipe.student.channels,
-    )
+    with first_ahead():  # who writes the images that the others read
+        views, made = fit_and_apply(
+            windows,
+            fold,
+            topology,
+            cache,
+            device,
+            progress,
+            residency,
+            spread=recipe.scaling,
+            per=recipe.normalisation,
+            student=recipe.student.channels,
+        )
     write_json(place.folder / "preprocessing.json", made)
     write_json(place.folder / "inputs.json", views.kept)
     seen = seen_in(recipe.augmentation, views.signals, made, windows.channels)
@@ -312,7 +315,7 @@ class FoldTrainer:
         words = [self.place.seed, self.fold.fold, *name.encode()]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
-            model = WideResNet(spec)
+            model = network(spec)
         model = model.to(self.views.y.device)
         return model.to(memory_format=torch.channels_last) if spec.dims == 2 else model  # type: ignore[call-overload]
 

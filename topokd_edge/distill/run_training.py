@@ -17,6 +17,7 @@ import torch
 from topokd_edge.data.audit import audit
 from topokd_edge.data.split import Fold
 from topokd_edge.data.windowset import WindowSet, subject_key
+from topokd_edge.distill import distributed
 from topokd_edge.distill.fold import train_fold
 from topokd_edge.distill.inputs import Residency
 from topokd_edge.distill.preprocessing import student_channels
@@ -103,7 +104,7 @@ def train_run(
     progress: Progress = silent,
     after_fold: Callable[[Run, FoldRun], None] | None = None,
 ) -> None:
-    """Train every fold and seed that is not finished.
+    """Train every fold and seed that is not finished; several processes do it together.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def train_run(
     progress
         Where to tell.
     after_fold
-        Called when a fold and seed is finished.
+        Called when a fold and seed is finished, in the first process.
 
     Raises
     ------
@@ -139,26 +140,28 @@ def train_run(
         raise UsageError(f"--folds {strangers}: the run has folds 1 to {len(folds)}")
     place_of = choose_device(device)
     torch.backends.cudnn.deterministic = True  # a resumed run must end in the same last bits
-    cache = run.folder / "cache"
-    for fold in folds:
-        if only_folds and fold.fold not in only_folds:
-            continue
-        for seed in recipe.seeds:
-            place = run.fold_run(fold.fold, seed)
-            if not place.predictions_path(DISTILLED_STUDENT).is_file():
-                train_fold(
-                    place,
-                    windows,
-                    fold,
-                    recipe,
-                    cache=cache / f"fold-{fold.fold}",
-                    device=place_of,
-                    progress=progress,
-                    residency=residency,
-                )
-            if after_fold is not None:
-                after_fold(run, place)
-        shutil.rmtree(cache / f"fold-{fold.fold}", ignore_errors=True)
+    chosen = [fold for fold in folds if not only_folds or fold.fold in only_folds]
+    with distributed.own_run(run) as own:
+        for fold in chosen:
+            cache = run.folder / "cache" / f"fold-{fold.fold}"
+            for seed in recipe.seeds:
+                place = own.fold_run(fold.fold, seed)
+                if not place.predictions_path(DISTILLED_STUDENT).is_file():
+                    train_fold(
+                        place,
+                        windows,
+                        fold,
+                        recipe,
+                        cache=cache,
+                        device=place_of,
+                        progress=progress if distributed.first() else silent,
+                        residency=residency,
+                    )
+                if after_fold is not None and distributed.first():
+                    after_fold(run, place)
+            distributed.wait()
+            if distributed.first():
+                shutil.rmtree(cache, ignore_errors=True)
 
 
 def choose_device(name: str) -> torch.device:
@@ -179,6 +182,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": distributed.size(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "numpy_blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"],

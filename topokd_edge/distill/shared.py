@@ -67,7 +67,8 @@ class SharedNorm(nn.modules.batchnorm._BatchNorm):
         """Standardise the channels of x, shape (own rows, channels, ...)."""
         if not self.training:
             return super().forward(x)
-        wide, channels = x.float(), (1, -1, *(1 for _ in x.shape[2:]))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        channels = (1, -1, *(1 for _ in x.shape[2:]))
         dims = (0, *range(2, x.ndim))
         count = wide.new_full((1,), x.numel() // x.shape[1])
         total = _summed(torch.cat([wide.sum(dims), count]))
