@@ -109,7 +109,7 @@ def test_teachers_stay_frozen_and_in_evaluation_mode() -> None:
     task = DistillTask(network(3), x, y, teachers, Distilling(alpha_signal=0.5, alpha_topology=1.0))
     optimiser = torch.optim.SGD(task.model.parameters(), lr=0.1)
     rng = np.random.default_rng(0)
-    norm = next(module for module in task.model.modules() if isinstance(module, nn.BatchNorm1d))
+    norm = next(module for module in task.model.modules() if isinstance(module, nn.BatchNorm2d))
     assert norm.running_mean is not None
     running = norm.running_mean.clone()
     for _ in range(3):

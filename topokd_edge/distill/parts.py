@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from topokd_edge.distill.precision import Precision
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -37,6 +39,8 @@ class Training(Part):
     weight_decay: NotNegative = 1e-4
     augment: bool = True
     """Whether the recipe's section `augmentation` applies."""
+    precision: Precision = "float32"
+    """Of features while learning; float32 is taken on a machine without fast bfloat16."""
 
 
 class Network(Part):

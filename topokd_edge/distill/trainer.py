@@ -24,6 +24,8 @@ from topokd_edge.distill.checkpoint import (
 )
 from topokd_edge.distill.inputs import Inputs
 from topokd_edge.distill.parts import Training
+from topokd_edge.distill.precision import usable
+from topokd_edge.distill.shared import sum_gradients
 from topokd_edge.errors import BadInputError, TopokdError
 from topokd_edge.files import write_bytes, write_text
 from topokd_edge.models.wrn import WideResNet
@@ -114,9 +116,11 @@ def train(
             "expected at least 2 and 1",
             hint="import more data, or change the split",
         )
+    precision = usable(training.precision, task.y.device)
+    task.model.low_precision = precision == "bfloat16"
     optimiser = torch.optim.SGD(
         task.model.parameters(), lr=training.learning_rate, momentum=training.momentum,
-        weight_decay=training.weight_decay,
+        weight_decay=training.weight_decay, fused=True,
     )  # fmt: skip
     state = _resume(folder, task.model, optimiser, seed) or _State()
     steps = steps_per_epoch(len(subset.fit), training.batch_size)
@@ -147,6 +151,7 @@ def train(
         "epoch": state.best_epoch,
         "validation_accuracy": state.best_accuracy,
         "epochs": training.epochs,
+        "precision": precision,
     }
     save_model(folder, task.model, {**meta, "seed": seed, **chosen})
     (folder / STATE).unlink(missing_ok=True)
@@ -206,24 +211,29 @@ def _epoch(
     """Run one epoch; return the mean of every named loss."""
     task.model.train()
     order = fit[torch.from_numpy(rng.permutation(len(fit))).to(fit.device)]
-    sums: dict[str, Tensor] = {}
+    history: list[dict[str, Tensor]] = []
     for step in range(steps):
         batch = order[step * training.batch_size : (step + 1) * training.batch_size]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, epoch + step / steps)
         losses = task.losses(batch, rng)
-        if not torch.isfinite(losses["loss"]):
-            _refuse_loss(losses, epoch, step, batch)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()  # type: ignore[no-untyped-call]
+        sum_gradients(task.model)
         optimiser.step()
-        for key, value in losses.items():
-            sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach()
-    return {key: value.item() / steps for key, value in sums.items()}
+        history.append({key: value.detach() for key, value in losses.items()})
+    # Looked at here alone: in every step a GPU would have to wait for the host, and the host for it.
+    found = {key: torch.stack([row[key] for row in history]).cpu() for key in history[0]}
+    finite = torch.isfinite(found["loss"])
+    if not finite.all():
+        step = int((~finite).nonzero()[0])
+        batch = order[step * training.batch_size : (step + 1) * training.batch_size]
+        _refuse_loss({key: values[step].item() for key, values in found.items()}, epoch, step, batch)
+    return {key: values.double().mean().item() for key, values in found.items()}
 
 
-def _refuse_loss(losses: dict[str, Tensor], epoch: int, step: int, batch: Tensor) -> None:
-    shown = ", ".join(f"{key} = {value.item():g}" for key, value in losses.items())
+def _refuse_loss(losses: dict[str, float], epoch: int, step: int, batch: Tensor) -> None:
+    shown = ", ".join(f"{key} = {value:g}" for key, value in losses.items())
     raise TopokdError(
         f"the loss is not finite in epoch {epoch}, step {step}: {shown}; windows {batch.tolist()}",
         hint="lower learning_rate or raise the temperature in the recipe, and look at these windows",

@@ -12,6 +12,7 @@ dimension, (out, in, taps) for signals.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -126,11 +127,17 @@ class WideResNet(nn.Module):
 
     Weights start as in the published code: convolutions N(0, sqrt(2 / fan_out)), BatchNorm 1 and 0,
     head bias 0.
+
+    Attributes
+    ----------
+    low_precision
+        Whether training mode computes features in bfloat16; logits, weights and evaluation mode are float32.
     """
 
     def __init__(self, spec: WRNSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.low_precision = False
         stages = [STEM_CHANNELS, *(STEM_CHANNELS * spec.width * 2**stage for stage in range(3))]
         self.stem = _conv(spec.dims)(
             spec.in_channels, STEM_CHANNELS, 3, stride=spec.stem_stride, padding=1, bias=False
@@ -151,9 +158,10 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, length) or (batch, in_channels, height, width) to logits."""
-        x = self.stem(self._rows(x))
-        for block in self.blocks:
-            x = block(x)
+        with self._casting(x):
+            x = self.stem(self._rows(x))
+            for block in self.blocks:
+                x = block(x)
         return self._answer(x)
 
     def observe(self, x: Tensor, look: Callable[[Tensor], Seen]) -> tuple[Tensor, list[Seen]]:
@@ -161,12 +169,18 @@ class WideResNet(nn.Module):
 
         Without gradients an output lives no longer than until the next stage has read it.
         """
-        x, seen = self.stem(self._rows(x)), []
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            if number % self.spec.blocks_per_stage == 0:
-                seen.append(look(x))
+        with self._casting(x):
+            x, seen = self.stem(self._rows(x)), []
+            for number, block in enumerate(self.blocks, start=1):
+                x = block(x)
+                if number % self.spec.blocks_per_stage == 0:
+                    seen.append(look(x))
         return self._answer(x), seen
+
+    def _casting(self, x: Tensor) -> AbstractContextManager[object]:
+        if self.training and self.low_precision:
+            return torch.autocast(x.device.type, torch.bfloat16)
+        return nullcontext()
 
     def _rows(self, x: Tensor) -> Tensor:
         """Return signals as images one row high, and images as they are, with channels last in memory."""
@@ -174,7 +188,8 @@ class WideResNet(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
     def _answer(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(F.relu(self.bn(x), inplace=True).mean((2, 3)))
+        at_least = torch.promote_types(x.dtype, torch.float32)
+        logits: Tensor = self.head(F.relu(self.bn(x), inplace=True).mean((2, 3), dtype=at_least))
         return logits
 
     def _initialise(self) -> None:
