@@ -1,4 +1,4 @@
-"""`topokd-edge report`: one HTML page that shows a run, its files and its measurements."""
+"""`topokd-edge report`: one HTML page that shows a run, its files and its measurements, or a search."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from topokd_edge.cli import console
+from topokd_edge.errors import UsageError
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a search by tune.")
+    ],
     *,
     bench: Annotated[
         Path | None, typer.Option(help="JSON answer of bench; RUN/bench.json when it is there.")
@@ -23,17 +26,26 @@ def report(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page when it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Write one offline HTML page about a run; what the run lacks is named, with the command that makes it.
+    """Write one offline HTML page about a run, or about a search: its Pareto front, values and trials.
+
+    What a run lacks is named, with the command that makes it.
 
     Example: topokd-edge report runs/demo --out report.html
     """
     from dataclasses import asdict
 
     from topokd_edge.report.build import write_report
+    from topokd_edge.report.tuning_page import is_search, write_search_page
     from topokd_edge.run import Run
 
     place = out or folder / "report.html"
-    missing = write_report(Run.open(folder), place, bench=bench, export=export, overwrite=overwrite)
+    if not is_search(folder):
+        missing = write_report(Run.open(folder), place, bench=bench, export=export, overwrite=overwrite)
+    elif bench or export:
+        raise UsageError("--bench and --export are for the report of a run; this is a search")
+    else:
+        missing = []
+        write_search_page(folder, place, overwrite=overwrite)
     size = place.stat().st_size
     if json:
         lacks = [asdict(item) for item in missing]
