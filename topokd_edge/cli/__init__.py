@@ -38,6 +38,7 @@ _EXTRA_OF = {
     **dict.fromkeys(("onnxruntime", "ai_edge_litert"), "bench"),
     **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),
     "seglearn": "demo",
+    "lightning_fabric": "distributed",
 }
 
 

@@ -44,7 +44,7 @@ def start(devices: int, nodes: int, device: str) -> None:
     Raises
     ------
     MissingError
-        When Fabric is not installed, or there are fewer GPUs than devices.
+        When there are fewer GPUs than devices.
     UsageError
         When the numbers differ from those that torchrun was given.
     TopokdError
@@ -53,14 +53,9 @@ def start(devices: int, nodes: int, device: str) -> None:
     devices, nodes = _asked(devices, nodes)
     if devices * nodes == 1 or dist.is_initialized():
         return
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.strategies.ddp import DDPStrategy
-    except ImportError:
-        raise MissingError(
-            "--devices and --nodes: lightning-fabric is not installed",
-            hint="pip install 'topokd-edge[distributed]'",
-        ) from None
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda and torch.cuda.device_count() < devices:
         raise MissingError(f"--devices {devices}: this machine has {torch.cuda.device_count()} CUDA devices")

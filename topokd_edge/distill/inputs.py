@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from topokd_edge.bundle import Normalisation
+from topokd_edge.distill.distributed import size
 from topokd_edge.memory import free_memory
 from topokd_edge.rows import Rows
 from topokd_edge.topology.computed import ComputedImages
@@ -123,7 +124,8 @@ def settle(
     sources
         By name; the first is the first to get room.
     residency
-        `auto` gives away `SHARE` of the memory that is free: the device's own, or main memory.
+        `auto` gives away `SHARE` of the memory that is free: the device's own, or main memory, divided by
+        the number of processes that train together.
     device
         Where training computes.
 
@@ -135,7 +137,7 @@ def settle(
         The account of it, JSON-able: `device`, `free_bytes`, `share`, and for each name its `bytes` as
         standardised and where they are `kept`: "memory", "disk", or "computed" for each batch.
     """
-    free = _free_on_device(device) if device.type == "cuda" else free_memory()
+    free = _free_on_device(device) if device.type == "cuda" else free_memory() // size()
     room = {"auto": SHARE * free, "memory": math.inf, "disk": -math.inf}[residency]
     inputs: dict[str, Inputs] = {}
     account: dict[str, Any] = {"device": device.type, "free_bytes": free, "share": SHARE}
