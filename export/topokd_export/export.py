@@ -19,6 +19,8 @@ from topokd_edge.files import new_folder, refuse_existing, sha256_bytes, write_b
 from topokd_edge.manifest import MANIFEST
 from topokd_edge.progress import Progress, silent
 from topokd_edge.run import OPTIMISTIC, Run
+from topokd_export.c.bundled import MAIN_FILE, c_checks, write_c_folder
+from topokd_export.c.writer import AppNumbers
 from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
 from topokd_export.onnx_writer import write_onnx
@@ -30,6 +32,8 @@ from topokd_export.tflite_writer import write_tflite
 from topokd_export.verify import FLOAT_TOLERANCE, check, model_checks, refuse_failed
 
 TARGETS = ("onnx", "tflite")
+"""What is written when nothing is said."""
+ALL_TARGETS = (*TARGETS, "c")
 SELF_TEST = "selftest.npz"
 MIN_INT8_AGREEMENT = 0.9
 """Of the int8 and the float student on held-out windows; a sound one has about 0.99."""
@@ -59,7 +63,7 @@ def export_student(
     int8
         Also write the full-integer TFLite model.
     targets
-        Of "onnx" and "tflite".
+        Of "onnx", "tflite" and "c"; the C is made from the int8 TFLite file, which is then written too.
     overwrite
         Replace an existing `out`.
     progress
@@ -68,21 +72,21 @@ def export_student(
     Returns
     -------
     dict
-        bundle, fold, seed, files (target, precision, path, bytes, sha256) and checks (name, max_abs_diff,
-        agreement, ok).
+        bundle, fold, seed, files (target, precision, path, bytes, sha256), checks (name, max_abs_diff,
+        agreement, ok) and, with C, c (arena_bytes, ram_bytes, weight_bytes).
 
     Raises
     ------
     UsageError
-        For an unknown target.
+        For an unknown target, or C without int8.
     BadInputError
         When the run is not usable, or `out` exists.
+    MissingError
+        When C is asked for and there is no compiler to check it with.
     CheckFailedError
         When a model file does not answer as the torch model does; nothing is written then.
     """
-    unknown = [name for name in targets if name not in TARGETS]
-    if unknown or not targets:
-        raise UsageError(f"unknown targets {unknown}: expected some of {', '.join(TARGETS)}")
+    _check_targets(targets, int8)
     refuse_existing(out, overwrite=overwrite)
     steps = _Steps(progress)
     steps.start("load the student")
@@ -99,6 +103,12 @@ def export_student(
             checks += model_checks(folder, item, x, expected[item.path], logits)
             if item.precision == "int8":
                 checks.append(_int8_agreement(student, folder / item.path))
+        sizes: dict[str, Any] = {}
+        if "c" in targets:
+            app = _app_numbers(student)
+            expected[MAIN_FILE], sizes = write_c_folder(folder, app, x)
+            checks += c_checks(folder, app, x, expected[MAIN_FILE])
+            files.append(_model_file(folder, "c", "int8", MAIN_FILE))
         refuse_failed(checks, f"{out}: not written")
         manifest = _manifest(student, run, files, models)
         write_bytes(folder / SELF_TEST, _npz({"x": x, **expected}))
@@ -112,7 +122,16 @@ def export_student(
         "seed": seed,
         "files": [vars(item) for item in files],
         "checks": checks,
+        **({"c": sizes} if sizes else {}),
     }
+
+
+def _check_targets(targets: Sequence[str], int8: bool) -> None:
+    unknown = [name for name in targets if name not in ALL_TARGETS]
+    if unknown or not targets:
+        raise UsageError(f"unknown targets {unknown}: expected some of {', '.join(ALL_TARGETS)}")
+    if "c" in targets and not int8:
+        raise UsageError("--targets c is int8, and --no-int8 says otherwise: leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -143,8 +162,8 @@ def _models(student: Student, targets: Sequence[str], int8: bool) -> list[_Model
         models.append(_ModelBytes("onnx", "float32", write_onnx(student.graph, _onnx_metadata(student))))
     if "tflite" in targets:
         models.append(_ModelBytes("tflite", "float32", write_tflite(student.graph)))
-        if int8:
-            models.append(_ModelBytes("tflite", "int8", student.quantise()))
+    if "c" in targets or ("tflite" in targets and int8):
+        models.append(_ModelBytes("tflite", "int8", student.quantise()))
     return models
 
 
@@ -159,11 +178,24 @@ def _onnx_metadata(student: Student) -> dict[str, str]:
     }
 
 
+def _app_numbers(student: Student) -> AppNumbers:
+    return AppNumbers(
+        student.windows.rate_hz,
+        student.channel_names,
+        student.units,
+        student.normalisation,
+        student.windows.class_names,
+    )
+
+
 def _write_model(folder: Path, model: _ModelBytes) -> ModelFile:
     write_bytes(folder / model.path, model.content)
-    return ModelFile(
-        model.target, model.precision, model.path, len(model.content), sha256_bytes(model.content)
-    )
+    return _model_file(folder, model.target, model.precision, model.path)
+
+
+def _model_file(folder: Path, target: str, precision: str, path: str) -> ModelFile:
+    content = (folder / path).read_bytes()
+    return ModelFile(target, precision, path, len(content), sha256_bytes(content))
 
 
 def _layer_check(student: Student, x: Array) -> dict[str, Any]:

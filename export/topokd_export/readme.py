@@ -26,7 +26,7 @@ Classes, in output order: {classes}.
 3. Run the model; the largest logit is the class. Its softmax is a score, not a calibrated probability.
 
 ONNX takes `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
-{int8_note}
+{int8_note}{c_note}
 In Python:
 
     from pathlib import Path
@@ -52,12 +52,20 @@ q = round(x / input_scale) + input_zero_point, ties to even, kept in -128..127; 
 logit = (q - output_zero_point) * output_scale.
 """
 
+_C = """
+`c/` is the int8 model as C99, without heap, stdio or a mathematics library: compile `student.c` and
+`topokd_kernels.c` into the app and read `student.h`. It normalises by itself. `main.c` is the example and
+the self-test:
+
+    cc -std=c99 -O2 main.c student.c topokd_kernels.c -o selftest && ./selftest && echo right
+"""
+
 
 def readme(manifest: Manifest) -> str:
     """Return the Markdown page that explains a bundle to an app developer."""
     normalisation = manifest.normalisation
     rows = zip(manifest.channel_names, manifest.units, normalisation.mean, normalisation.std, strict=True)
-    best = manifest.files[-1]
+    best = [item for item in manifest.files if item.target != "c"][-1]
     return _PAGE.format(
         channels=manifest.channels,
         length=manifest.length,
@@ -72,6 +80,7 @@ def readme(manifest: Manifest) -> str:
         ),
         classes=", ".join(manifest.class_names),
         int8_note=_INT8 if manifest.int8 else "",
+        c_note=_C if any(item.target == "c" for item in manifest.files) else "",
         target=best.target,
         precision=best.precision,
         self_test=manifest.self_test,

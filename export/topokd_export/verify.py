@@ -55,6 +55,8 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
         checks += model_checks(bundle.folder, item, vectors["x"], expected, truth)
         if item.precision == "int8":
             checks.append(_int8_numbers(bundle, item))
+    if any(item.target == "c" for item in bundle.manifest.files):
+        checks += _c_checks(bundle, vectors)
     refuse_failed(checks, str(path))
     return checks
 
@@ -85,6 +87,12 @@ def model_checks(
         compare(f"{item.path}, reference kernels", reference, expected, exact, 1.0),
         compare(f"{item.path}, XNNPACK", open_model(path).run(x), expected, loose, XNNPACK_AGREEMENT),
     ]
+
+
+def _c_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, Any]]:
+    from topokd_export.c.bundled import MAIN_FILE, app_numbers, c_checks
+
+    return c_checks(bundle.folder, app_numbers(bundle.manifest), vectors["x"], vectors[MAIN_FILE])
 
 
 def compare(name: str, got: Array, expected: Array, tolerance: float, agreement: float) -> dict[str, Any]:

@@ -18,13 +18,13 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder, as made by `topokd-edge train`.")],
     out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write full-integer TFLite.")] = True,
-    targets: Annotated[str, typer.Option(help="Of onnx and tflite, separated by commas.")] = "onnx,tflite",
+    targets: Annotated[str, typer.Option(help="Of onnx, tflite and c, separated by commas.")] = "onnx,tflite",
     fold: Annotated[int | None, typer.Option(help="Outer fold; the first finished one if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the first finished one if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Write the distilled student as ONNX and TFLite (float32 and int8), checked against the torch model.
+    """Write the distilled student as ONNX, TFLite (float32 and int8) and C99, checked against torch.
 
     The answer is also written to RUN/export.json, where the report finds it.
 
@@ -54,6 +54,8 @@ def export(
         return
     rows = [[item["path"], item["precision"], f"{item['bytes']:,}"] for item in answer["files"]]
     console.table(f"{out}: fold {chosen.fold}, seed {chosen.seed}", ["file", "precision", "bytes"], rows)
+    if "c" in answer:
+        console.table("C", ["memory", "bytes"], [[name, f"{n:,}"] for name, n in answer["c"].items()])
     show_checks(answer["checks"])
 
 

@@ -1,0 +1,44 @@
+"""Python values as C99 source text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+LINE = 100
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-+.,:;()/=<>*")
+
+
+def string(text: str) -> str:
+    r"""Return a string literal of the text's UTF-8 bytes.
+
+    Everything but letters, digits and harmless signs is an octal escape of three digits, which unlike \x
+    cannot swallow the next character; so quotes, backslashes, newlines and trigraphs are safe.
+    """
+    return '"' + "".join(chr(b) if b in _PLAIN else f"\\{b:03o}" for b in text.encode("utf-8")) + '"'
+
+
+def comment(text: str) -> str:
+    """Return text that may stand in a comment: one line of ASCII that neither ends nor opens one."""
+    ascii_only = text.encode("ascii", "replace").decode().replace("*/", "* /").replace("/*", "/ *")
+    return "".join(c if c.isprintable() and c not in "\\?" else "." for c in ascii_only)
+
+
+def real(value: float) -> str:
+    """Return a float literal with all its bits; the decimal value stands beside it where it is used."""
+    mantissa = float(np.float32(value)).hex()
+    return f"{mantissa}f"
+
+
+def numbers(values: Iterable[int]) -> str:
+    """Return integers separated by commas, wrapped and indented."""
+    lines, line = [], "   "
+    for value in values:
+        # The most negative number of C has no literal of its own.
+        word = "INT32_MIN" if value == -(2**31) else str(value)
+        if len(line) + len(word) + 2 > LINE:
+            lines.append(line)
+            line = "   "
+        line += f" {word},"
+    return "\n".join([*lines, line]).rstrip(",")
