@@ -705,6 +705,104 @@ class TestStorage:
         assert "geheim" not in str(caught.value) and "postgresql" in str(caught.value)
 
 
+WORKER = """
+import sys, time; sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+import test_tune as t
+plan = t.Plan(storage=sys.argv[4])
+search = t.prepare(Path(sys.argv[1]), t.recipe(), t.space(), plan, Path(sys.argv[2]))
+def judge(tried, number):
+    with (search.folder / f"judged-{number}").open("a") as stream:
+        stream.write(f"{sys.argv[5]}\\n")
+    time.sleep(0.15)
+    return t.peak(tried, number)
+print("ready", flush=True)
+sys.stdin.readline()
+t.run_trials(search, judge, 12)
+"""
+
+
+def share_the_work(search: Search, data: Path, workers: int) -> None:
+    """Let several processes run twelve trials of a search at once."""
+    storage = search.plan.storage
+    call = [sys.executable, "-c", WORKER, str(data), str(search.folder), str(Path(__file__).parent), storage]
+    children = [
+        subprocess.Popen([*call, str(name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in range(workers)
+    ]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    for child in children:
+        child.communicate(timeout=120)
+    assert [child.returncode for child in children] == [0] * workers
+
+
+def check_shared(search: Search) -> None:
+    """Every trial was run once, by one process, and more than one process ran some."""
+    document = found(search, search.study())
+    assert [row["state"] for row in document["trials"]] == ["complete"] * 12
+    assert [row["number"] for row in document["trials"]] == list(range(12))
+    judges = [(search.folder / f"judged-{number}").read_text().split() for number in range(12)]
+    assert all(len(names) == 1 for names in judges)
+    assert len({names[0] for names in judges}) > 1
+
+
+class TestSeveralProcesses:
+    @pytest.mark.slow
+    def test_one_journal(self, data: Path, tmp_path: Path) -> None:
+        search = started(data, tmp_path / "t")
+        share_the_work(search, data, 2)
+        check_shared(search)
+        lines = (search.folder / JOURNAL).read_text("utf-8").splitlines()
+        assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+@pytest.fixture
+def postgres() -> str:
+    """Address of a PostgreSQL database that a test may write to."""
+    url = os.environ.get("TOPOKD_TEST_POSTGRES", "")
+    if not url:
+        pytest.skip("TOPOKD_TEST_POSTGRES is not the address of a PostgreSQL database")
+    return url
+
+
+class TestPostgres:
+    def test_trials_are_those_of_a_journal_also_after_an_interruption(
+        self, postgres: str, peaked: list[Any], data: Path, tmp_path: Path
+    ) -> None:
+        search = started(data, tmp_path / "t", Plan(storage=postgres))
+
+        def interrupted(tried: Recipe, number: int) -> Scores:
+            if number == 4:
+                raise KeyboardInterrupt
+            return peak(tried, number)
+
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(search, interrupted, 8)
+        again = prepare(data, recipe(), space(), Plan(storage=postgres), search.folder)
+        check_same(again)
+        assert answers(found(again, run_trials(again, peak, 8))) == peaked[:8]
+        assert not (search.folder / JOURNAL).exists()
+
+    def test_several_processes(self, postgres: str, data: Path, tmp_path: Path) -> None:
+        search = started(data, tmp_path / "t", Plan(storage=postgres))
+        share_the_work(search, data, 2)
+        check_shared(search)
+
+    def test_a_wrong_password_is_told_without_it(self, postgres: str, data: Path, tmp_path: Path) -> None:
+        from sqlalchemy.engine import make_url
+
+        wrong = make_url(postgres).set(password="falsch").render_as_string(hide_password=False)
+        search = started(data, tmp_path / "t", Plan(storage=wrong))
+        with pytest.raises(MissingError, match="does not answer") as caught:
+            run_trials(search, peak, 1)
+        assert "falsch" not in str(caught.value)
+
+
 class TestCommand:
     def test_a_search_from_the_command_line(self, data: Path, tmp_path: Path) -> None:
         (tmp_path / "r.toml").write_text(RECIPE)

@@ -54,12 +54,14 @@ def open_storage(url: str, folder: Path) -> BaseStorage:
             if not url:
                 return _journal(folder / JOURNAL)
             from optuna.storages import RDBStorage
+            from sqlalchemy.pool import NullPool
 
-            return RDBStorage(url)
+            # A connection each time: one kept through an hour of training may be cut meanwhile.
+            return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
         except ImportError as error:
             raise MissingError(
                 f"{_place(url, folder)}: the package that speaks to it is missing ({error})",
-                hint="pip install 'psycopg[binary]' and use postgresql+psycopg://..., or psycopg2-binary",
+                hint="pip install 'psycopg[binary]' (its address is postgresql+psycopg://...), or psycopg2-binary",
             ) from None
         except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
             raise BadInputError(
