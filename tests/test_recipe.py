@@ -86,7 +86,7 @@ def test_a_misspelt_section_is_named_with_those_known() -> None:
         ("topology.min_life", "1"),
         ("topology.essential", "lose"),
         ("split.folds", "1"),
-        ("split.validation_subjects", "0"),
+        ("split.validation_subjects", "-1"),
         ("split.seed", "-1"),
         ("protocol", "random"),
     ],

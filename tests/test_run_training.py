@@ -400,3 +400,32 @@ def test_a_sample_that_is_no_number_is_refused(value: float, subject: int, tmp_p
 
     with pytest.raises(BadInputError, match=r"NaN|infinite|finite"):
         prepared(windows(change), tmp_path)
+
+
+def test_with_no_validation_subjects_everyone_else_is_fitted_on(data: Path, tmp_path: Path) -> None:
+    alone = recipe("split.validation_subjects=0")
+    started = start_run(tmp_path / "r", data, alone)
+    train_run(started, alone, only_folds=[1], device="cpu")
+    (fold,) = [item for item in started.folds if item["fold"] == 1]
+    assert sorted([*fold["test"], *fold["fit"]]) == list(windows().subjects)
+    assert fold["validation"] == []
+    selection = read_json(started.fold_run(1, 0).folder / "selection.json")
+    assert selection["on_subjects"] == []
+    assert not selection["optimistic"]
+    assert selection["epochs"]["teacher.topology"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (TWO_CANDIDATES, "to choose among student.candidates"),
+        ("student.distilling.alpha='adaptive'", "for alpha = 'adaptive' to measure confusion on"),
+    ],
+)
+def test_without_validation_subjects_nothing_can_be_chosen(override: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe("split.validation_subjects=0", override)
+    assert list(caught.value.problems) == [
+        f"split.validation_subjects = 0: nobody is left {told}"
+        + ("; give one setting" if "candidates" in told else "")
+    ]

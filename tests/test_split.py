@@ -144,7 +144,7 @@ def test_the_grammar() -> None:
         ("folds=1", "'folds=1'"),
         ("folds=many", "'folds=many'"),
         ("folds=3,folds=4", "'folds=4'"),
-        ("folds=3,validation=0", "'validation=0'"),
+        ("folds=3,validation=-1", "'validation=-1'"),
         ("folds=3,seed=-1", "'seed=-1'"),
         ("leave-one-out,folds=3", "'folds=3'"),
         ("random", "'random'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -279,10 +280,33 @@ def test_steps_per_epoch(windows: int, batch: int, steps: int) -> None:
     assert steps_per_epoch(windows, batch) == steps
 
 
-@pytest.mark.parametrize(("fit", "validation"), [(1, 4), (0, 4), (4, 0)])
-def test_nothing_to_learn_from_or_choose_on_is_refused(fit: int, validation: int, tmp_path: Path) -> None:
-    subset = Subset(torch.arange(fit), torch.arange(10, 10 + validation))
-    with pytest.raises(BadInputError, match=f"{fit} windows to learn from and {validation} to choose on"):
+def test_with_nobody_to_choose_on_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    alone = Subset(SUBSET.fit, SUBSET.fit[:0])
+    ends: list[WideResNet] = []
+
+    def remember(_name: str, done: int, _total: int, note: str) -> None:
+        assert note == ""
+        ends.append(copy.deepcopy(task.model))
+
+    task = label_task()
+    model = train(task, alone, TRAINING, seed=7, folder=tmp_path, meta={}, progress=remember)
+    _, meta, rows = files_of(tmp_path)
+    assert (meta["epoch"], meta["validation_accuracy"]) == (TRAINING.epochs - 1, None)
+    assert [row["validation_accuracy"] for row in rows] == [None] * TRAINING.epochs
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, ends[-1].state_dict()[key]), key
+    folder = tmp_path / "again"
+    with pytest.raises(KeyboardInterrupt):
+        train(label_task(), alone, TRAINING, seed=7, folder=folder, meta={}, progress=interrupt_at(2))
+    again = train(label_task(), alone, TRAINING, seed=7, folder=folder, meta={})
+    for key, value in again.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("fit", [1, 0])
+def test_nothing_to_learn_from_is_refused(fit: int, tmp_path: Path) -> None:
+    subset = Subset(torch.arange(fit), torch.arange(10, 14))
+    with pytest.raises(BadInputError, match=f"{fit} windows to learn from, expected at least 2"):
         train(label_task(), subset, TRAINING, seed=0, folder=tmp_path, meta={})
     assert list(tmp_path.iterdir()) == []
 

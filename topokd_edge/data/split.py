@@ -103,7 +103,7 @@ def parse_split(spec: str) -> SplitPlan:
     numbers: dict[str, int] = {}
     for part in rest if alone else [first, *rest]:
         key, _, value = part.partition("=")
-        least = {"validation": 1, "seed": 0} | ({} if alone else {"folds": 2})
+        least = {"validation": 0, "seed": 0} | ({} if alone else {"folds": 2})
         if key not in least or key in numbers or not value.isdecimal() or int(value) < least[key]:
             ranges = ", ".join(f"{name} {number} or more" for name, number in sorted(least.items()))
             raise UsageError(

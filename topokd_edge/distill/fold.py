@@ -194,7 +194,8 @@ class FoldTrainer:
                     "settings": settings.model_dump(mode="json"),
                 }
             )
-        best = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
+        accuracies = [row["validation_accuracy"] for row in rows]
+        best = accuracies.index(max(accuracies)) if len(rows) > 1 else 0
         signatures = self._signatures(teachers, scratch, list(zip(variants, students, strict=True)), best)
         self._keep(
             folders[best], best, {"candidates": rows, "confusion": confusion, "signatures": signatures}
@@ -283,7 +284,7 @@ class FoldTrainer:
                 "params": params,
                 "macs": macs,
                 "input": list(task.inputs.shape[1:]),
-                "chosen_on": "test subjects" if self.recipe.protocol == "paper" else "validation subjects",
+                "chosen_on": self._chosen_on(),
             },
             progress=self.progress,
             name=f"fold {self.fold.fold}, {name}",
@@ -296,6 +297,11 @@ class FoldTrainer:
     def _choosing(self) -> tuple[str, ...]:
         """Return the subjects that choose epoch and candidate."""
         return self.fold.test if self.recipe.protocol == "paper" else self.fold.validation
+
+    def _chosen_on(self) -> str:
+        if not self._choosing():
+            return "nobody: the last epoch"
+        return "test subjects" if self.recipe.protocol == "paper" else "validation subjects"
 
     def _of(self, subjects: tuple[str, ...]) -> Tensor:
         return torch.from_numpy(self.windows.of_subjects(subjects)).to(self.views.y.device)

@@ -101,7 +101,8 @@ class Split(Part):
     kind: Literal["folds", "leave-one-out", "fixed"] = "folds"
     """`leave-one-out` tests every subject alone; `fixed` takes the lists of `fold`."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    validation_subjects: Count = 1
+    validation_subjects: Annotated[int, Field(ge=0)] = 1
+    """0 fits on everyone who is not tested: the last epoch is kept, and nothing can be chosen."""
     seed: Annotated[int, Field(ge=0)] = 0
     fold: tuple[FixedFold, ...] = ()
 
@@ -193,6 +194,22 @@ class Recipe(Part):
             )
         if not all(item.teachers for item in adaptive):
             problems.append("alpha = 'adaptive': expected a teacher, whose confusion it follows")
+        if (
+            self.protocol == "nested-subject"
+            and self.split.kind != "fixed"
+            and not self.split.validation_subjects
+        ):
+            problems += [
+                f"split.validation_subjects = 0: nobody is left {purpose}"
+                for purpose, wanted in (
+                    (
+                        "to choose among student.candidates; give one setting",
+                        len(self.student.variants()) > 1,
+                    ),
+                    ("for alpha = 'adaptive' to measure confusion on", bool(adaptive)),
+                )
+                if wanted
+            ]
         known = self.models()
         problems += [
             f"experiments.{index}.pairs: no model {name}; known here: {', '.join(known)}"

@@ -56,7 +56,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Subset:
-    """Windows to learn from and windows that choose the epoch, as indices into the set."""
+    """Windows to learn from and windows that choose the epoch, as indices into the set; none: the last."""
 
     fit: Tensor
     validation: Tensor
@@ -74,6 +74,8 @@ def train(
     name: str = "training",
 ) -> WideResNet:
     """Train, keep the epoch with the best validation accuracy, and write the model to `folder`.
+
+    Without validation windows the last epoch is kept.
 
     A finished model is loaded instead. An interrupted training continues after its last whole epoch and
     ends in the same weights as one that was never interrupted.
@@ -98,22 +100,21 @@ def train(
     Returns
     -------
     WideResNet
-        The network of the best epoch, in evaluation mode, on the device of the data.
+        The network of the kept epoch, in evaluation mode, on the device of the data.
 
     Raises
     ------
     TopokdError
         When the loss or an answer to a validation window is not finite; epoch and windows are named.
     BadInputError
-        When there are fewer than two windows to learn from or none to choose on, or the state of the
-        interrupted training is damaged or belongs to another one.
+        When there are fewer than two windows to learn from, or the state of the interrupted training is
+        damaged or belongs to another one.
     """
     if (folder / META).is_file():
         return _finished(folder, task.model)
-    if len(subset.fit) < 2 or len(subset.validation) < 1:
+    if len(subset.fit) < 2:
         raise BadInputError(
-            f"{name}: {len(subset.fit)} windows to learn from and {len(subset.validation)} to choose on, "
-            "expected at least 2 and 1",
+            f"{name}: {len(subset.fit)} windows to learn from, expected at least 2",
             hint="import more data, or change the split",
         )
     precision = usable(training.precision, task.y.device)
@@ -129,27 +130,25 @@ def train(
         began = time.perf_counter()
         rng = np.random.default_rng([seed, epoch])
         means = _epoch(task, subset.fit, training, optimiser, epoch, steps, rng)
-        accuracy = _accuracy(task, subset.validation, epoch)
-        if accuracy > state.best_accuracy:
-            state.best_accuracy, state.best_epoch = accuracy, epoch
-            state.best = {key: value.detach().clone() for key, value in task.model.state_dict().items()}
         state.rows.append(
             {
                 "epoch": epoch,
                 **{f"train_{key}": value for key, value in means.items()},
-                "validation_accuracy": accuracy,
+                "validation_accuracy": _accuracy(task, subset.validation, epoch),
                 "lr": optimiser.param_groups[0]["lr"],
                 "seconds": round(time.perf_counter() - began, 3),
             }
         )
+        if state.kept() == epoch:
+            state.best = {key: value.detach().clone() for key, value in task.model.state_dict().items()}
         state.epochs_done = epoch + 1
         state.save(folder, task.model, optimiser, seed)
     progress(name, training.epochs, training.epochs, state.note())
     task.model.load_state_dict(state.best)
     task.model.eval()
     chosen = {
-        "epoch": state.best_epoch,
-        "validation_accuracy": state.best_accuracy,
+        "epoch": state.kept(),
+        "validation_accuracy": state.rows[state.kept()]["validation_accuracy"],
         "epochs": training.epochs,
         "precision": precision,
     }
@@ -240,7 +239,9 @@ def _refuse_loss(losses: dict[str, float], epoch: int, step: int, batch: Tensor)
     )
 
 
-def _accuracy(task: Task, windows: Tensor, epoch: int) -> float:
+def _accuracy(task: Task, windows: Tensor, epoch: int) -> float | None:
+    if not len(windows):
+        return None
     logits = predict(task.model, task.inputs, windows)
     finite = torch.isfinite(logits).all(1)
     if not finite.all():
@@ -257,14 +258,19 @@ class _State:
     """Where a training stands after a whole epoch."""
 
     epochs_done: int = 0
-    best_accuracy: float = -1.0
-    best_epoch: int = -1
     best: dict[str, Tensor] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
+    def kept(self) -> int:
+        """Return the epoch of the best validation accuracy, the earliest of equals; the last without any."""
+        accuracies = [row["validation_accuracy"] for row in self.rows]
+        return len(accuracies) - 1 if accuracies[-1] is None else accuracies.index(max(accuracies))
+
     def note(self) -> str:
         """Say the best validation accuracy so far."""
-        return f"best validation accuracy {self.best_accuracy:.3f}" if self.rows else ""
+        if not self.rows or (best := self.rows[self.kept()]["validation_accuracy"]) is None:
+            return ""
+        return f"best validation accuracy {best:.3f}"
 
     def save(self, folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, seed: int) -> None:
         """Write the metrics, then everything needed to go on as one file: what is cut short is done again."""
@@ -284,10 +290,11 @@ def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, s
     try:
         document = json.loads(metadata["training"])
         rows = document["rows"]
-        best_epoch = max(range(len(rows)), key=lambda index: (rows[index]["validation_accuracy"], -index))
-        best = unpack_state(tensors, model, optimiser)
+        state = _State(len(rows), {}, rows)
+        state.kept()
+        state.best = unpack_state(tensors, model, optimiser)
         same = document["seed"] == seed
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BadInputError(
             f"{folder / STATE}: not a state of this training ({error})", hint="delete it and resume the run"
         ) from None
@@ -296,4 +303,4 @@ def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, s
             f"{folder / STATE}: state of a training with seed {document['seed']}, expected {seed}",
             hint="delete it and resume the run",
         )
-    return _State(len(rows), rows[best_epoch]["validation_accuracy"], best_epoch, best, rows)
+    return state

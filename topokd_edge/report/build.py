@@ -103,6 +103,7 @@ def collect(inputs: Inputs) -> dict[str, Any]:
             "folds": training.folds_table(inputs),
             "protocol": inputs.recipe.get("protocol", ""),
             "optimistic": OPTIMISTIC if inputs.run.optimistic else "",
+            "validated": any(fold["validation"] for fold in inputs.folds),
             "seeds": list(inputs.recipe.get("seeds", [])),
             "data": _data(inputs, windows),
             "recipe": inputs.recipe_text,

@@ -173,7 +173,7 @@ def training_curves(
     Parameters
     ----------
     runs
-        Per fold and seed: `epoch`, `train_loss`, `validation_accuracy` (0 to 1).
+        Per fold and seed: `epoch`, `train_loss`, `validation_accuracy` (0 to 1, NaN where nobody validated).
     chosen
         The epoch each of them kept; None when unknown.
     """

@@ -26,7 +26,10 @@ def curves(inputs: Inputs) -> list[dict[str, str]]:
                     {
                         "epoch": [int(line["epoch"]) + 1 for line in lines],
                         "train_loss": [float(line["train_loss"]) for line in lines],
-                        "validation_accuracy": [float(line["validation_accuracy"]) for line in lines],
+                        "validation_accuracy": [
+                            float("nan" if (share := line["validation_accuracy"]) is None else share)
+                            for line in lines
+                        ],
                     }
                 )
             chosen.append(_epoch(_selection(item.folder), model))

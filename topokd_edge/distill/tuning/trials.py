@@ -74,9 +74,13 @@ def inner_parts(windows: WindowSet, fold: Fold, parts: int) -> list[Inner]:
     Raises
     ------
     BadInputError
-        When there are fewer such subjects than parts.
+        When there are fewer such subjects than parts, or none validates.
     """
     if parts == 1:
+        if not fold.validation:
+            raise BadInputError(
+                f"fold {fold.fold} has no validation subjects to choose on", hint="give --parts 2 or more"
+            )
         return [Inner(fold.fold, 1, fold.validation, fold.fit)]
     known = without_test(windows, fold)
     dealt = subject_folds(known.subjects, parts, 0, 0, counts=class_by_subject(known))
