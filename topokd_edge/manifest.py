@@ -18,6 +18,9 @@ from topokd_edge.errors import BadInputError
 
 FORMAT = "topokd-bundle/1"
 MANIFEST = "manifest.json"
+_MOST = 2**53
+_LARGEST = float(np.finfo(np.float32).max)
+_LONGEST_PATH = 200
 
 
 @dataclass(frozen=True)
@@ -175,10 +178,10 @@ class Manifest:
             channels=channels,
             length=reader.whole("input.length", least=1),
             rate_hz=reader.number("input.rate_hz", positive=True),
-            channel_names=reader.texts("input.channel_names", channels),
+            channel_names=reader.names("input.channel_names", channels),
             units=reader.texts("input.units", channels),
             normalisation=normalisation,
-            class_names=reader.texts("class_names"),
+            class_names=reader.names("class_names"),
             files=reader.files(),
             int8=reader.int8(),
             macs=reader.whole("macs"),
@@ -220,13 +223,13 @@ class _Reader:
             value = value.get(part) if isinstance(value, dict) else None
         if type(value) is kind:
             return value
-        self.problems.append(f"{key}: expected {kind.__name__}, found {value!r}")
+        self.problems.append(f"{key}: expected {kind.__name__}, found {_shown(value)}")
         return default
 
     def whole(self, key: str, *, least: int = 0) -> int:
         value = self.get(key, int, least)
-        if value < least:
-            self.problems.append(f"{key}: expected at least {least}, found {value}")
+        if not least <= value <= _MOST:
+            self.problems.append(f"{key}: expected {least} to {_MOST}, found {_shown(value)}")
         return int(value)
 
     def number(self, key: str, *, positive: bool = False) -> float:
@@ -242,28 +245,36 @@ class _Reader:
         return tuple(self._number(key, value, positive) for value in values)
 
     def _number(self, key: str, value: Any, positive: bool) -> float:
-        if type(value) in (int, float) and math.isfinite(value) and (value > 0 or not positive):
-            return float(value)
-        self.problems.append(f"{key}: expected a {'positive ' if positive else ''}number, found {value!r}")
+        """Take a number that is finite, and positive if it must be, also as the float32 of a device."""
+        if type(value) in (int, float) and abs(value) <= _LARGEST:
+            rounded = float(np.float32(value))
+            if math.isfinite(rounded) and (rounded > 0 or not positive):
+                return float(value)
+        kind = f"a {'positive ' if positive else ''}number"
+        self.problems.append(f"{key}: expected {kind} within float32, found {_shown(value)}")
         return 1.0
 
     def texts(self, key: str, count: int | None = None) -> tuple[str, ...]:
         values = self.get(key, list, [])
-        if (
-            not values
-            or not all(isinstance(value, str) for value in values)
-            or count not in (None, len(values))
-        ):
-            self.problems.append(f"{key}: expected {count or 'some'} names, found {values!r}")
+        legible = all(isinstance(value, str) and value and _is_text(value) for value in values)
+        if not values or not legible or count not in (None, len(values)):
+            self.problems.append(f"{key}: expected {count or 'some'} names, found {_shown(values)}")
         return tuple(str(value) for value in values)
+
+    def names(self, key: str, count: int | None = None) -> tuple[str, ...]:
+        values = self.texts(key, count)
+        if len(set(values)) < len(values):
+            self.problems.append(f"{key}: expected different names, found {_shown(values)}")
+        return values
 
     def path(self, key: str) -> str:
         return self._inside(key, self.get(key, str, "x"))
 
     def _inside(self, key: str, value: str) -> str:
         parts = PurePosixPath(value).parts
-        if not parts or value.startswith("/") or ".." in parts or "\\" in value or ":" in value:
-            self.problems.append(f"{key}: {value!r} is not a path inside the bundle")
+        outside = not parts or value.startswith("/") or ".." in parts or "\\" in value or ":" in value
+        if outside or not value.isprintable() or len(value) > _LONGEST_PATH:
+            self.problems.append(f"{key}: {_shown(value)} is not a path inside the bundle")
         return value
 
     def files(self) -> tuple[ModelFile, ...]:
@@ -283,4 +294,20 @@ class _Reader:
             return None
         scales = [self.number(f"int8.{key}_scale", positive=True) for key in ("input", "output")]
         zeros = [self.get(f"int8.{key}_zero_point", int, 0) for key in ("input", "output")]
+        if any(not -128 <= zero <= 127 for zero in zeros):
+            self.problems.append(f"int8: expected zero points from -128 to 127, found {_shown(zeros)}")
         return Int8Numbers(scales[0], zeros[0], scales[1], zeros[1])
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error shows it: escaped, and short."""
+    text = ascii(value) if not isinstance(value, int) or abs(value) <= _MOST else "a huge number"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

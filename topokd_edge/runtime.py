@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from topokd_edge.errors import BadInputError, MissingError
 
+RUNNABLE = (".onnx", ".tflite")
+"""Suffixes of the model files that `open_model` runs."""
 _PROBE = "import sys, tflite_runtime.interpreter as t; t.Interpreter(model_path=sys.argv[1])"
 
 
@@ -130,7 +132,7 @@ def open_model(path: Path, *, threads: int = 1, reference_kernels: bool = False)
         return _TFLiteModel(path, threads, reference_kernels)
     if path.suffix == ".onnx":
         return _OnnxModel(path, threads)
-    raise BadInputError(f"{path}: neither .tflite nor .onnx")
+    raise BadInputError(f"{path}: not one of {', '.join(RUNNABLE)}")
 
 
 class _TFLiteModel:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.manifest import Normalisation
 
+FARTHEST = 1e6
+"""Standard deviations from the mean of training: no sensor is so far off, a wrong unit or broken data is."""
+
 
 def window_step(length: int, overlap: float) -> int:
     """Return how many samples a window begins after the one before.
@@ -90,7 +93,8 @@ class WindowStream:
         Raises
         ------
         BadInputError
-            When the shape is wrong or a value is not finite; none of the samples is taken then.
+            When the shape is wrong, a value is not finite, or it is more than a million standard deviations
+            from the mean of training; none of the samples is taken then.
         """
         new = self._checked(samples)
         known = np.concatenate([self._pending, new])
@@ -108,7 +112,13 @@ class WindowStream:
 
     def _checked(self, samples: npt.ArrayLike) -> npt.NDArray[np.float32]:
         channels = self._pending.shape[1]
-        new = np.asarray(samples, dtype=np.float32)
+        try:
+            with np.errstate(over="ignore"):  # what is beyond float32 is then refused as infinite
+                new = np.asarray(samples).astype(np.float32)
+        except (TypeError, ValueError) as error:
+            raise BadInputError(
+                f"samples are not numbers of shape (n, {channels} channels) ({error})"
+            ) from None
         new = new[None] if new.ndim == 1 else new
         if new.ndim != 2 or new.shape[1] != channels:
             raise BadInputError(f"samples have shape {new.shape}, expected (n, {channels} channels)")
@@ -118,4 +128,18 @@ class WindowStream:
                 f"sample {row}, channel {channel}: {new[row, channel]}, expected a finite number",
                 hint="call gap() where samples were lost, and push on after it",
             )
+        self._refuse_far(new)
         return new
+
+    def _refuse_far(self, new: npt.NDArray[np.float32]) -> None:
+        if self._normalisation is None:
+            return
+        mean, std = (np.asarray(value) for value in (self._normalisation.mean, self._normalisation.std))
+        away = np.abs(new - mean) / std
+        if (away > FARTHEST).any():
+            row, channel = np.argwhere(away > FARTHEST)[0].tolist()
+            raise BadInputError(
+                f"sample {row}, channel {channel}: {new[row, channel]:g} is {away[row, channel]:.0e} "
+                "standard deviations from the mean of the training data",
+                hint="check the unit of this channel; call gap() where the sensor failed",
+            )

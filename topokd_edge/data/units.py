@@ -28,6 +28,14 @@ _SPELLINGS: dict[str, tuple[str, float]] = {
 _SAME = str.maketrans({"²": "2", "µ": "u", "μ": "u", "^": None, " ": None, "⁻": "-", "₂": "2"})
 
 
+_FACTORS = {("g", "m/s2"): STANDARD_GRAVITY, ("m/s2", "g"): 1 / STANDARD_GRAVITY}
+
+
+def factor(unit: str, to: str) -> float | None:
+    """Return what turns values in `unit` into `to`, both of `UNITS`; None where there is no rule."""
+    return 1.0 if unit == to else _FACTORS.get((unit, to))
+
+
 def spelled(text: str) -> tuple[str, float] | None:
     """Return the project's unit for a spelling, and the factor to it; None when it is not known.
 
