@@ -23,6 +23,9 @@ PENALTIES = tuple(10.0**exponent for exponent in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 
 
 Features = npt.NDArray[np.float32]
 
+USUAL_PENALTY = 1000.0
+"""Where no validation subjects choose: the middle, in logarithms."""
+
 
 def ridge(x: Features, y: Labels, penalties: tuple[float, ...]) -> list[tuple[Features, Features]]:
     """Return weights (features, classes) and intercepts (classes,) of a ridge classifier for each penalty.
@@ -58,13 +61,13 @@ def learn(lesson: Lesson) -> tuple[Labels, int]:
     spread = features.std(0)
     spread[spread == 0] = 1
     features /= spread
-    penalties = PENALTIES
+    penalty = USUAL_PENALTY
     if judges.any():
         fitted = ridge(features[~judges], y[~judges], PENALTIES)
         right = [np.mean(_said(features[judges], *each) == y[judges]) for each in fitted]
-        penalties = (PENALTIES[int(np.argmax(right))],)
-    (weights, offset), *_ = ridge(features, y, penalties[:1])
-    print(f"penalty {penalties[0]:g}")
+        penalty = PENALTIES[int(np.argmax(right))]
+    ((weights, offset),) = ridge(features, y, (penalty,))
+    print(f"penalty {penalty:g}")
     asked = np.asarray(transform.transform((lesson.asked - mean) / std), dtype=np.float32) / spread
     held = (*transform.parameters, spread, weights, offset, mean, std)
     return _said(asked, weights, offset), 4 * sum(np.size(numbers) for numbers in held)
