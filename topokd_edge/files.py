@@ -105,6 +105,12 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def remove_halves(folder: Path) -> None:
+    """Remove what a killed process had half written below `folder`, where nobody else may be writing."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def refuse_existing(path: Path, *, overwrite: bool, also: str = "") -> None:
     """Raise BadInputError when `path` exists (an empty folder does not count) and `overwrite` is false.
 

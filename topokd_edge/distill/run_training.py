@@ -23,7 +23,7 @@ from topokd_edge.distill.inputs import Residency
 from topokd_edge.distill.preprocessing import student_channels
 from topokd_edge.distill.recipe import Recipe
 from topokd_edge.errors import BadInputError, MissingError, UsageError
-from topokd_edge.files import new_folder, refuse_existing, write_json, write_text
+from topokd_edge.files import new_folder, refuse_existing, remove_halves, write_json, write_text
 from topokd_edge.progress import Progress, silent
 from topokd_edge.run import DISTILLED_STUDENT, FoldRun, Run
 
@@ -144,8 +144,11 @@ def train_run(
     with distributed.own_run(run) as own:
         for fold in chosen:
             cache = run.folder / "cache" / f"fold-{fold.fold}"
+            if distributed.first():
+                remove_halves(cache)
             for seed in recipe.seeds:
                 place = own.fold_run(fold.fold, seed)
+                remove_halves(place.folder)
                 if not place.predictions_path(DISTILLED_STUDENT).is_file():
                     train_fold(
                         place,
