@@ -10,6 +10,8 @@ ALIGNMENT = 8
 SCRATCH_VALUES = 512
 """Values of widened input rows that a convolution works on at a time (more where taps * channels need it)."""
 
+ROWS_TOGETHER = 4
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -95,10 +97,10 @@ def _may_overwrite(layer: Layer, source: Tensor) -> bool:
 
 
 def _block_rows(layer: Conv) -> int:
-    """Return how many output rows fit the scratch: an even number where there are two."""
-    row = layer.row_values
-    fit = (SCRATCH_VALUES // row - layer.taps) // layer.stride + 1
-    return max(2, min(fit, layer.output.rows) // 2 * 2)
+    """Return how many output rows fit the scratch: a multiple of what the kernels compute together."""
+    fit = (SCRATCH_VALUES // layer.row_values - layer.taps) // layer.stride + 1
+    together = min(ROWS_TOGETHER, layer.output.rows)
+    return max(together, min(fit, layer.output.rows) // together * together)
 
 
 def _scratch(layer: Conv, rows: int) -> int:

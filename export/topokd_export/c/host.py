@@ -50,7 +50,9 @@ def find_compiler() -> list[str]:
             return [found]
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "cc"]
-    raise MissingError("checking the C needs a C compiler", hint="pip install 'topokd-edge[c]', or install gcc")
+    raise MissingError(
+        "checking the C needs a C compiler", hint="pip install 'topokd-edge[c]', or install gcc"
+    )
 
 
 def compile_c(folder: Path, sources: Sequence[str], out: Path, flags: Sequence[str] = ()) -> None:

@@ -149,61 +149,51 @@ def _arrays(index: int, layer: Conv | Scale) -> str:
     )
 
 
-def _rescale(index: int, rescale: Rescale) -> str:
-    numbers = f"{rescale.zero_point}, {rescale.low}, {rescale.high}, {int(rescale.fast)}U"
-    return f"{{multiplier_{index}, shift_{index}, {numbers}}}"
-
-
 def _conv_struct(index: int, layer: Conv, plan: Plan) -> str:
-    numbers = [
+    numbers = (
         layer.in_rows,
         layer.output.rows,
         layer.weight.shape[2],
         layer.row_values,
         layer.output.channels,
+        plan.block_rows[layer.name],
         layer.taps,
         layer.stride,
         layer.padding,
-        plan.block_rows[layer.name],
         layer.in_zero_point,
-    ]
-    return (
-        f"static const tk_conv layer_{index} = {{weight_{index}, bias_{index}, "
-        f"{_rescale(index, layer.rescale)},\n    {', '.join(map(str, numbers))}}};"
     )
+    return _struct("tk_conv", index, *_pointers(index, layer.rescale), *numbers)
 
 
 def _scale_struct(index: int, layer: Scale) -> str:
-    return (
-        f"static const tk_scale layer_{index} = {{weight_{index}, bias_{index}, "
-        f"{_rescale(index, layer.rescale)},\n    {layer.output.rows}, {layer.output.channels}}};"
+    return _struct(
+        "tk_scale", index, *_pointers(index, layer.rescale), layer.output.rows, layer.output.channels
     )
 
 
 def _add_struct(index: int, layer: Add) -> str:
-    pairs = [f"{{{a}, {b}}}" for a, b in (layer.zero_points, layer.multipliers, layer.shifts)]
-    numbers = [
-        layer.out_multiplier,
-        layer.out_shift,
-        layer.output.zero_point,
-        layer.low,
-        layer.high,
-        layer.output.bytes,
-    ]
-    words = ", ".join([*pairs, *map(str, numbers), f"{int(layer.fast)}U"])
-    return f"static const tk_add layer_{index} = {{{words}}};"
+    multipliers, zero_points, shifts = (
+        f"{{{a}, {b}}}" for a, b in (layer.multipliers, layer.zero_points, layer.shifts)
+    )
+    last = (layer.out_shift, layer.output.zero_point, layer.low, layer.high, f"{int(layer.fast)}U")
+    count = layer.output.bytes
+    return _struct("tk_add", index, multipliers, layer.out_multiplier, count, zero_points, shifts, *last)
 
 
 def _mean_struct(index: int, layer: Mean) -> str:
-    numbers = [
-        layer.in_zero_point,
-        layer.multiplier,
-        layer.shift,
-        layer.output.zero_point,
-        layer.in_rows,
-        layer.output.channels,
-    ]
-    return f"static const tk_mean layer_{index} = {{{', '.join(map(str, numbers))}}};"
+    shape = (layer.in_rows, layer.output.channels)
+    return _struct(
+        "tk_mean", index, layer.multiplier, *shape, layer.in_zero_point, layer.shift, layer.output.zero_point
+    )
+
+
+def _pointers(index: int, rescale: Rescale) -> tuple[str, str, str]:
+    numbers = f"{rescale.zero_point}, {rescale.low}, {rescale.high}, {int(rescale.fast)}U"
+    return f"weight_{index}", f"bias_{index}", f"{{multiplier_{index}, shift_{index}, {numbers}}}"
+
+
+def _struct(kind: str, index: int, *values: object) -> str:
+    return f"static const {kind} layer_{index} = {{{', '.join(map(str, values))}}};"
 
 
 def _call(index: int, layer: Layer, graph: IntegerGraph, plan: Plan) -> str:

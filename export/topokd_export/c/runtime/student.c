@@ -3,7 +3,6 @@
 
 #include <float.h>
 #include <stddef.h>
-#include <string.h>
 
 /* The memory is what the export said. */
 typedef char student_arena_is_as_planned[(sizeof(((student_t *)0)->arena) == @ARENA_BYTES@U) ? 1 : -1];
@@ -31,18 +30,15 @@ student_status student_invoke(student_t *student, const int8_t in[STUDENT_LENGTH
     return STUDENT_OK;
 }
 
-static int is_finite(float value)
+/* Of a float: without its sign, infinity is 0x7F800000 and NaN is above; this survives -ffast-math. */
+static uint32_t magnitude(float value)
 {
-    uint32_t bits;
-    (void)memcpy(&bits, &value, sizeof(bits));
-    return (bits & 0x7F800000U) != 0x7F800000U;
-}
-
-static int is_nan(float value)
-{
-    uint32_t bits;
-    (void)memcpy(&bits, &value, sizeof(bits));
-    return (bits & 0x7FFFFFFFU) > 0x7F800000U;
+    union {
+        float value;
+        uint32_t bits;
+    } same;
+    same.value = value;
+    return same.bits & 0x7FFFFFFFU;
 }
 
 /* Nearest integer to level, ties to even, plus the zero point, in -128..127. */
@@ -71,7 +67,7 @@ student_status student_quantise_with(const float *values, int8_t *out, uint32_t 
         return STUDENT_NULL;
     }
     for (i = 0U; i < count; i++) {
-        if (is_nan(values[i])) {
+        if (magnitude(values[i]) > 0x7F800000U) {
             return STUDENT_NOT_FINITE;
         }
     }
@@ -94,9 +90,8 @@ student_status student_init(student_t *student, uint32_t step)
     if ((step < 1U) || (step > (uint32_t)STUDENT_LENGTH)) {
         return STUDENT_WRONG_STEP;
     }
-    (void)memset(student, 0, sizeof(*student));
     student->step = step;
-    return STUDENT_OK;
+    return student_gap(student);
 }
 
 student_status student_push(student_t *student, const float sample[STUDENT_CHANNELS])
@@ -109,7 +104,7 @@ student_status student_push(student_t *student, const float sample[STUDENT_CHANN
         return STUDENT_NULL;
     }
     for (channel = 0U; channel < (uint32_t)STUDENT_CHANNELS; channel++) {
-        if (!is_finite(sample[channel])) {
+        if (magnitude(sample[channel]) >= 0x7F800000U) {
             return STUDENT_NOT_FINITE;
         }
     }
@@ -154,8 +149,10 @@ student_status student_classify(student_t *student, int8_t logits[STUDENT_CLASSE
     /* The window in order of time, where the arena has room for it. */
     window = &student->arena.bytes[@INPUT_OFFSET@];
     head = student->first * (uint32_t)STUDENT_CHANNELS;
-    (void)memcpy(window, &student->ring[head], sizeof(student->ring) - head);
-    (void)memcpy(&window[sizeof(student->ring) - head], student->ring, head);
+    for (i = 0; i < (STUDENT_LENGTH * STUDENT_CHANNELS); i++) {
+        window[i] = student->ring[head];
+        head = (head == (sizeof(student->ring) - 1U)) ? 0U : (head + 1U);
+    }
     (void)student_invoke(student, window, out);
     for (i = 1; i < STUDENT_CLASSES; i++) {
         best = (out[i] > out[best]) ? i : best;

@@ -4,11 +4,18 @@
 
 #include "topokd_kernels.h"
 
+/* Functions that would only grow the code, or crowd the registers, where they are inlined. */
+#if defined(__GNUC__)
+#define TK_OUTLINE __attribute__((__noinline__))
+#else
+#define TK_OUTLINE
+#endif
+
 typedef char tk_shift_of_negatives_is_arithmetic[(((int32_t)-1 >> 1) == -1) ? 1 : -1];
 
 static inline int32_t tk_clamp(int32_t x, int32_t low, int32_t high)
 {
-    int32_t y = (x < low) ? low : x;
+    const int32_t y = (x < low) ? low : x;
     return (y > high) ? high : y;
 }
 
@@ -26,19 +33,25 @@ static inline int32_t tk_divide(int32_t x, int32_t exponent)
     return (x >> exponent) + (((x & mask) > threshold) ? 1 : 0);
 }
 
-/* x * multiplier * 2^(shift - 31); the generator has seen to it that nothing overflows. */
-static inline int32_t tk_multiply(int32_t x, int32_t multiplier, int32_t shift)
+/* The same in few instructions, where the generator allows it: from the doubled sum, exponent 1..20.
+ *
+ * High half of a doubled product = tk_high_multiply. Adding -1 to negatives and a half to all, then shifting,
+ * is tk_divide; and what is added after a shift can be added before it: see tk_quick_offset.
+ */
+static inline int32_t tk_quick(int32_t doubled, int32_t multiplier, int32_t exponent, int32_t offset)
 {
-    if (shift > 0) {
-        return tk_high_multiply(x * ((int32_t)1 << shift), multiplier);
-    }
-    return tk_divide(tk_high_multiply(x, multiplier), -shift);
+    const int32_t x = (int32_t)((((int64_t)doubled * multiplier) + ((int64_t)1 << 31)) >> 32);
+    return (x + (x >> 31) + offset) >> exponent;
 }
 
-static inline int32_t tk_rescaled(int32_t sum, const tk_rescale *to, int32_t channel)
+static inline int32_t tk_quick_offset(int32_t zero_point, int32_t exponent)
 {
-    const int32_t y = tk_multiply(sum, to->multiplier[channel], to->shift[channel]);
-    return tk_clamp(y + to->zero_point, to->low, to->high);
+    return ((2 * zero_point) + 1) * ((int32_t)1 << (exponent - 1));
+}
+
+static inline int8_t tk_byte(int32_t x)
+{
+    return (int8_t)tk_clamp(x, -128, 127);
 }
 
 #endif

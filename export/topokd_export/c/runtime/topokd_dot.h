@@ -1,8 +1,94 @@
-/* What differs between the kernels: how rows are widened and multiplied. */
+/* What differs between the kernels: how input rows are widened, and how a block of outputs is summed. */
 #ifndef TOPOKD_DOT_H
 #define TOPOKD_DOT_H
 
 #include "topokd_arithmetic.h"
+
+#if TK_KERNEL == TK_KERNEL_SMLAD
+#define TK_ROWS 4
+#define TK_CHANNELS 1
+#else
+#define TK_ROWS 2
+#define TK_CHANNELS 2
+#endif
+
+/* A block of outputs: sums[channel][row] += rows[row] . weight[channel]. */
+typedef struct {
+    const tk_value *rows[TK_ROWS];
+    const int8_t *weight[TK_CHANNELS];
+    const int8_t *end; /* of weight[0]; a multiple of 4 from it */
+    int32_t sums[TK_CHANNELS][TK_ROWS];
+} tk_block;
+
+#if TK_KERNEL == TK_KERNEL_SMLAD
+
+typedef uint32_t __attribute__((__may_alias__)) tk_word; /* four bytes, or two 16-bit values */
+
+/* Four values are kept in the order 0, 2, 1, 3, in which sxtb16 gives the weights too. */
+static inline void tk_widen(const int8_t *in, int32_t channels, tk_value *out)
+{
+    tk_word *words = (tk_word *)(void *)out;
+    int32_t left = channels;
+    for (; left >= 4; left -= 4) {
+        const uint32_t bytes = *(const tk_word *)(const void *)in;
+        __asm__("sxtb16 %0, %1" : "=r"(words[0]) : "r"(bytes));
+        __asm__("sxtb16 %0, %1, ror #8" : "=r"(words[1]) : "r"(bytes));
+        in += 4;
+        words += 2;
+    }
+    if (left > 0) {
+        tk_value *const last = (tk_value *)(void *)words;
+        last[0] = in[0];
+        last[2] = (tk_value)((left > 1) ? in[1] : 0);
+        last[1] = (tk_value)((left > 2) ? in[2] : 0);
+        last[3] = 0;
+    }
+}
+
+/* One channel of four rows times four values: 16 products in 15 instructions.
+ * r1-r4 rows, r5 weights, r0 their end, r8-r11 sums, the others are passing. */
+#define TK_FOUR_ROWS                   \
+    "ldr r12, [r5], #4\n\t"              \
+    "ldrd r6, r7, [r1], #8\n\t"          \
+    "sxtb16 lr, r12\n\t"                 \
+    "sxtb16 r12, r12, ror #8\n\t"        \
+    "smlad r8, r6, lr, r8\n\t"           \
+    "smlad r8, r7, r12, r8\n\t"          \
+    "ldrd r6, r7, [r2], #8\n\t"          \
+    "smlad r9, r6, lr, r9\n\t"           \
+    "smlad r9, r7, r12, r9\n\t"          \
+    "ldrd r6, r7, [r3], #8\n\t"          \
+    "smlad r10, r6, lr, r10\n\t"         \
+    "smlad r10, r7, r12, r10\n\t"        \
+    "ldrd r6, r7, [r4], #8\n\t"          \
+    "smlad r11, r6, lr, r11\n\t"         \
+    "smlad r11, r7, r12, r11\n\t"
+
+/* r7 may be the frame pointer, which no clobber list may name: it is saved by hand. */
+static TK_OUTLINE void tk_sum(tk_block *block)
+{
+    register tk_block *base __asm__("r0") = block;
+    __asm__ volatile("push {r0, r7}\n\t"
+                     "ldm r0, {r1, r2, r3, r4, r5, r6, r8, r9, r10, r11}\n\t"
+                     "mov r0, r6\n\t"
+                     "sub r6, r6, r5\n\t"
+                     "tst r6, #4\n\t"
+                     "beq 2f\n\t" TK_FOUR_ROWS
+                     "cmp r5, r0\n\t"
+                     "beq 3f\n"
+                     "2:\n\t" TK_FOUR_ROWS TK_FOUR_ROWS
+                     "cmp r5, r0\n\t"
+                     "bne 2b\n"
+                     "3:\n\t"
+                     "pop {r0, r7}\n\t"
+                     "add r6, r0, #24\n\t"
+                     "stm r6, {r8, r9, r10, r11}\n\t"
+                     : "+r"(base)
+                     :
+                     : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
+}
+
+#else
 
 static inline void tk_widen(const int8_t *in, int32_t channels, tk_value *out)
 {
@@ -15,23 +101,56 @@ static inline void tk_widen(const int8_t *in, int32_t channels, tk_value *out)
     }
 }
 
-static inline void tk_conv_rows(const tk_conv *layer, const tk_value *in, int8_t *out, int32_t rows)
+#if TK_KERNEL != TK_KERNEL_REF
+
+/* Where the compiler has vectors it makes better use of the plain loop. */
+#if !defined(__SSE2__) && !defined(__ARM_NEON) && !defined(__wasm_simd128__) && !defined(__ARM_FEATURE_MVE)
+#define TK_SCALAR
+#endif
+
+#if defined(TK_SCALAR)
+#define TK_STEP 4 /* by hand: compilers for small cores do not */
+#else
+#define TK_STEP 1
+#endif
+
+#define TK_FOUR_PRODUCTS(i) \
+    wa += w[i] * a[i];      \
+    wb += w[i] * b[i];      \
+    va += v[i] * a[i];      \
+    vb += v[i] * b[i];
+
+static TK_OUTLINE void tk_sum(tk_block *block)
 {
-    const int32_t length = layer->taps * layer->row_values;
-    int32_t row;
-    for (row = 0; row < rows; row++) {
-        const tk_value *const x = &in[row * layer->stride * layer->row_values];
-        int32_t channel;
-        for (channel = 0; channel < layer->out_channels; channel++) {
-            const int8_t *const w = &layer->weight[channel * length];
-            int32_t sum = layer->bias[channel];
-            int32_t i;
-            for (i = 0; i < length; i++) {
-                sum += x[i] * w[i];
-            }
-            out[(row * layer->out_channels) + channel] = (int8_t)tk_rescaled(sum, &layer->rescale, channel);
-        }
+    const tk_value *a = block->rows[0];
+    const tk_value *b = block->rows[1];
+    const int8_t *w = block->weight[0];
+    const int8_t *v = block->weight[1];
+    const int8_t *const end = block->end;
+    int32_t wa = block->sums[0][0];
+    int32_t wb = block->sums[0][1];
+    int32_t va = block->sums[1][0];
+    int32_t vb = block->sums[1][1];
+    while (w != end) {
+        TK_FOUR_PRODUCTS(0)
+#if TK_STEP == 4
+        TK_FOUR_PRODUCTS(1)
+        TK_FOUR_PRODUCTS(2)
+        TK_FOUR_PRODUCTS(3)
+#endif
+        a += TK_STEP;
+        b += TK_STEP;
+        w += TK_STEP;
+        v += TK_STEP;
     }
+    block->sums[0][0] = wa;
+    block->sums[0][1] = wb;
+    block->sums[1][0] = va;
+    block->sums[1][1] = vb;
 }
+
+#endif
+
+#endif
 
 #endif

@@ -39,9 +39,9 @@ typedef int8_t tk_value;
 typedef struct {
     const int32_t *multiplier; /* per channel */
     const int8_t *shift;       /* per channel, positive to the left */
-    int32_t zero_point;
-    int32_t low;
-    int32_t high;
+    int8_t zero_point;
+    int8_t low;
+    int8_t high;
     uint8_t fast; /* 1: every shift is -20..-1, doubled sums fit 32 bits, and low..high is -128..127 */
 } tk_rescale;
 
@@ -50,15 +50,15 @@ typedef struct {
     const int8_t *weight; /* [out_channels][taps][row_values], zero beyond in_channels */
     const int32_t *bias;  /* [out_channels], with -input_zero_point * sum(weight) added */
     tk_rescale rescale;
-    int32_t in_rows;
-    int32_t out_rows;
-    int32_t in_channels;
-    int32_t row_values; /* in_channels rounded up to a multiple of 4 */
-    int32_t out_channels;
-    int32_t taps;
-    int32_t stride;
-    int32_t padding;    /* rows before the first */
-    int32_t block_rows; /* output rows per filling of the scratch */
+    int16_t in_rows;
+    int16_t out_rows;
+    int16_t in_channels;
+    int16_t row_values; /* in_channels rounded up to a multiple of 4 */
+    int16_t out_channels;
+    int16_t block_rows; /* output rows per filling of the scratch */
+    int8_t taps;
+    int8_t stride;
+    int8_t padding; /* rows before the first */
     int8_t in_zero_point;
 } tk_conv;
 
@@ -67,32 +67,32 @@ typedef struct {
     const int8_t *weight;
     const int32_t *bias; /* with -input_zero_point * weight added */
     tk_rescale rescale;
-    int32_t rows;
-    int32_t channels;
+    int16_t rows;
+    int16_t channels;
 } tk_scale;
 
 /* Sum of two tensors of unlike scales; both come to a common one, 2^20 times finer, first. */
 typedef struct {
-    int32_t zero_point[2];
     int32_t multiplier[2];
-    int32_t shift[2];
     int32_t out_multiplier;
-    int32_t out_shift;
-    int32_t out_zero_point;
-    int32_t low;
-    int32_t high;
     int32_t count;
+    int8_t zero_point[2];
+    int8_t shift[2];
+    int8_t out_shift;
+    int8_t out_zero_point;
+    int8_t low;
+    int8_t high;
     uint8_t fast; /* 1: input 1 only needs a shift, the others' shifts are -20..-1 */
 } tk_add;
 
 /* Mean over time; the number of rows is part of the multiplier. */
 typedef struct {
-    int32_t in_zero_point;
     int32_t multiplier;
-    int32_t shift;
-    int32_t out_zero_point;
-    int32_t rows;
-    int32_t channels;
+    int16_t rows;
+    int16_t channels;
+    int8_t in_zero_point;
+    int8_t shift;
+    int8_t out_zero_point;
 } tk_mean;
 
 /* `out` may be `in` where the generated code does so; `scratch` holds (block_rows - 1) * stride + taps rows. */
