@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +24,7 @@ from safetensors.numpy import load_file
 from topokd_edge.distill import distributed, shared
 from topokd_edge.distill.recipe import Recipe, parse_recipe
 from topokd_edge.distill.run_training import continue_run, start_run, train_run
-from topokd_edge.errors import TopokdError
+from topokd_edge.errors import TopokdError, UsageError
 from topokd_edge.files import write_text
 from topokd_edge.models.wrn import WRNSpec
 from topokd_edge.run import TRAINED
@@ -113,7 +115,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     alone = start_run(folder / "alone", folder / "data", tiny())
     train_run(alone, tiny(), only_folds=[1], device="cpu")
-    said = [process.communicate(timeout=300)[1].decode() for process in processes]
+    said = [process.communicate(timeout=600)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 9], said
     return folder
 
@@ -169,6 +171,102 @@ def test_who_waits_for_a_process_that_has_ended_is_told_at_once(both: Path) -> N
     seconds, _, message = (both / "lost-0").read_text().partition(" ")
     assert float(seconds) < 10
     assert "process 1 of 2: another process has ended" in message and "--resume" in message
+
+
+def command(data: Path, out: str, *more: str) -> list[str]:
+    recipe = data.parent / "tiny.toml"
+    write_text(recipe, RECIPE)
+    program = str(Path(sys.executable).with_name("topokd-edge"))
+    return [program, "train", f"--data={data}", f"--recipe={recipe}", f"--out={data.parent / out}",
+            "--folds=1", "--device=cpu", *more]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["devices", "torchrun", "nodes"])
+def test_started_by_fabric_by_torchrun_and_on_two_nodes(both: Path, way: str) -> None:
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    plain = command(both / "data", way)
+    started = {
+        "devices": [([*plain, "--devices=2", "--json"], quiet)],
+        "torchrun": [
+            ([str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node=2", *plain], quiet)
+        ],
+        "nodes": [([*plain, "--nodes=2"], {**quiet, **here, "NODE_RANK": str(rank)}) for rank in range(2)],
+    }[way]
+    processes = [
+        subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for words, env in started
+    ]
+    said = [process.communicate(timeout=600) for process in processes]
+    assert all(process.returncode == 0 for process in processes), said
+    compare(both / "alone", both / way)
+    if way == "devices":  # one document, and nothing of Fabric's
+        assert json.loads(said[0][0])["finished"] == [{"fold": 1, "seed": 0}]
+        assert "Lightning" not in said[0][1] and "Warn" not in said[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_other_and_the_run_goes_on(both: Path, rank: int) -> None:
+    words = command(both / "data", f"killed-{rank}", "--devices=2")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    while "teacher.topology" not in process.stderr.readline():
+        pass
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    began = time.monotonic()
+    os.kill([process.pid, int(child)][rank], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() - began < 60
+        time.sleep(0.1)
+    assert "another process has ended" in said and "Traceback" not in said
+    subprocess.run([*words, "--resume"], check=True, capture_output=True, env=environment, timeout=600)
+    compare(both / "alone", both / f"killed-{rank}")
+
+
+@pytest.mark.slow
+def test_folds_side_by_side_on_one_folder_are_those_of_one_process(both: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for out in ("in-turn", "aside"):
+        words = command(both / "data", out)
+        first = subprocess.Popen(words, stderr=subprocess.PIPE, env=environment)
+        while not (both / out / "folds.json").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        if out == "in-turn":
+            first.communicate(timeout=600)
+        other = [*words, "--folds=2", "--resume"]
+        subprocess.run(other, check=True, capture_output=True, env=environment, timeout=600)
+        first.communicate(timeout=600)
+        assert first.returncode == 0
+    for model in TRAINED:
+        for place in (f"fold-1/seed-0/{model}", f"fold-2/seed-0/{model}"):
+            for name in ("checkpoint.safetensors", "predictions.npz"):
+                one, other = (both / out / place / name for out in ("in-turn", "aside"))
+                assert one.read_bytes() == other.read_bytes(), place
+
+
+def test_torchrun_and_the_options_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="2 processes on each of 2 nodes"):
+        distributed.start(4, 1, "cpu")
+
+
+def test_one_process_starts_nothing_and_waits_for_nobody() -> None:
+    distributed.start(1, 1, "auto")
+    assert not dist.is_initialized()
+    distributed.wait()
+    assert distributed.end()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":

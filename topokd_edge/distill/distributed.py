@@ -115,10 +115,10 @@ def add_up(tensor: Tensor) -> None:
     """
     try:
         dist.all_reduce(tensor)
-    except RuntimeError:
+    except RuntimeError as error:
         raise TopokdError(
             f"process {dist.get_rank() + 1} of {size()}: another process has ended, or was silent "
-            f"for {TIMEOUT}",
+            f"for {TIMEOUT} ({str(error).partition('. ')[0]})",
             hint="it said why if it could; when that is mended, go on with --resume",
         ) from None
 
