@@ -18,6 +18,7 @@ import torch
 from pydantic.fields import FieldInfo
 
 from topokd_edge.distill import signatures
+from topokd_edge.distill.int8_part import Int8
 from topokd_edge.distill.method import Distilling
 from topokd_edge.distill.mixup import draw_mix
 from topokd_edge.distill.parts import Augmentation, Network, Part, Training
@@ -48,6 +49,7 @@ SECTIONS: dict[str, type[Part]] = {
     "`network`, of teachers and student": Network,
     "`training`, `scratch`, `distilled`": Training,
     "`[student]`": Student,
+    "`[student.int8]`": Int8,
     "`[student.distilling]`, and each of `candidates`": Distilling,
     "`[[experiments]]`": Experiment,
 }

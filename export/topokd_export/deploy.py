@@ -9,6 +9,7 @@ in TFLite and (1, 1) in torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,17 @@ def _add_block(builder: _Builder, prefix: str, source: str, block: Block) -> str
     if block.shortcut is not None:
         source = builder.conv(f"{prefix}.shortcut", activated, block.shortcut)
     return builder.add(Op(ADD, prefix, (out, source), builder.shapes[out]))
+
+
+def replace_parameters(graph: DeployGraph, parameters: Mapping[str, tuple[Array, Array]]) -> DeployGraph:
+    """Return the graph with other weights and biases, by operator; convolutions (out, in, kernel...)."""
+    ops = []
+    for op in graph.ops:
+        if op.name in parameters:
+            weight, bias = (np.array(array, dtype=np.float32) for array in parameters[op.name])
+            op = replace(op, weight=np.moveaxis(weight, 1, -1) if op.kind == CONV else weight, bias=bias)
+        ops.append(op)
+    return replace(graph, ops=tuple(ops))
 
 
 class _Builder:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from topokd_export.c.bundled import MAIN_FILE, c_checks, write_c_folder
 from topokd_export.c.writer import AppNumbers
 from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
+from topokd_export.gate import MAX_LOSS
+from topokd_export.int8_model import Int8Model, judge_int8, make_int8
 from topokd_export.onnx_writer import write_onnx
 from topokd_export.parity import layer_differences
 from topokd_export.readme import readme
@@ -31,13 +33,14 @@ from topokd_export.student import Student, load_student
 from topokd_export.tflite_writer import write_tflite
 from topokd_export.verify import FLOAT_TOLERANCE, check, model_checks, refuse_failed
 
+if TYPE_CHECKING:
+    from topokd_edge.distill.int8_part import Int8
+
 TARGETS = ("onnx", "tflite")
 """What is written when nothing is said."""
 ALL_TARGETS = (*TARGETS, "c")
 SELF_TEST = "selftest.npz"
-MIN_INT8_AGREEMENT = 0.9
-"""Of the int8 and the float student on held-out windows; a sound one has about 0.99."""
-_AGREEMENT_WINDOWS = 512
+INT8_FILE = "student_int8.tflite"
 _PACKAGES = ("numpy", "torch", "onnx", "ai-edge-litert", "litert-quantizer")
 
 
@@ -48,6 +51,8 @@ def export_student(
     out: Path,
     *,
     int8: bool = True,
+    settings: Int8 | None = None,
+    max_int8_loss: float = MAX_LOSS,
     targets: Sequence[str] = TARGETS,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -62,6 +67,10 @@ def export_student(
         The bundle folder to make.
     int8
         Also write the full-integer TFLite model.
+    settings
+        How the student becomes int8; as the run's recipe says if not given.
+    max_int8_loss
+        Accuracy that int8 may lose on held-out windows, as a share; see `topokd_export.gate`.
     targets
         Of "onnx", "tflite" and "c"; the C is made from the int8 TFLite file, which is then written too.
     overwrite
@@ -73,7 +82,8 @@ def export_student(
     -------
     dict
         bundle, fold, seed, files (target, precision, path, bytes, sha256), checks (name, max_abs_diff,
-        agreement, ok) and, with C, c (arena_bytes, ram_bytes, weight_bytes).
+        agreement, ok); with int8, int8 (settings, loss, layers); with C, c (arena_bytes, ram_bytes,
+        weight_bytes).
 
     Raises
     ------
@@ -84,7 +94,8 @@ def export_student(
     MissingError
         When C is asked for and there is no compiler to check it with.
     CheckFailedError
-        When a model file does not answer as the torch model does; nothing is written then.
+        When a model file does not answer as the torch model does, or int8 loses too much; nothing is
+        written then.
     """
     _check_targets(targets, int8)
     refuse_existing(out, overwrite=overwrite)
@@ -95,14 +106,20 @@ def export_student(
     checks = [_layer_check(student, x)]
     with new_folder(out, overwrite=overwrite) as folder:
         steps.start("write the models")
-        models = _models(student, targets, int8)
+        made = None
+        if "c" in targets or ("tflite" in targets and int8):
+            made = make_int8(run, student, settings, progress)
+        models = _models(student, targets, made)
         files = [_write_model(folder, model) for model in models]
         steps.start("check the models")
         expected = {item.path: _expected(folder, item, x, logits) for item in files}
         for item in files:
             checks += model_checks(folder, item, x, expected[item.path], logits)
-            if item.precision == "int8":
-                checks.append(_int8_agreement(student, folder / item.path))
+        judged: dict[str, Any] = {}
+        if made is not None:
+            refuse_failed(checks, f"{out}: not written")
+            entry, judged = judge_int8(student, made, folder / INT8_FILE, max_int8_loss)
+            checks.append(entry)
         sizes: dict[str, Any] = {}
         if "c" in targets:
             app = _app_numbers(student)
@@ -122,6 +139,7 @@ def export_student(
         "seed": seed,
         "files": [vars(item) for item in files],
         "checks": checks,
+        **({"int8": judged} if judged else {}),
         **({"c": sizes} if sizes else {}),
     }
 
@@ -156,14 +174,14 @@ class _Steps:
         self._progress("export", self._done, 3, note)
 
 
-def _models(student: Student, targets: Sequence[str], int8: bool) -> list[_ModelBytes]:
+def _models(student: Student, targets: Sequence[str], made: Int8Model | None) -> list[_ModelBytes]:
     models = []
     if "onnx" in targets:
         models.append(_ModelBytes("onnx", "float32", write_onnx(student.graph, _onnx_metadata(student))))
     if "tflite" in targets:
         models.append(_ModelBytes("tflite", "float32", write_tflite(student.graph)))
-    if "c" in targets or ("tflite" in targets and int8):
-        models.append(_ModelBytes("tflite", "int8", student.quantise()))
+    if made is not None:
+        models.append(_ModelBytes("tflite", "int8", made.content))
     return models
 
 
@@ -208,24 +226,6 @@ def _expected(folder: Path, item: ModelFile, x: Array, logits: Array) -> Array:
     if item.precision != "int8":
         return logits
     return open_model(folder / item.path, reference_kernels=True).run(x)
-
-
-def _int8_agreement(student: Student, path: Path) -> dict[str, Any]:
-    """Compare int8 with float on held-out windows, evenly chosen."""
-    index = student.windows.of_subjects(student.held_out)
-    index = index[np.linspace(0, len(index) - 1, min(_AGREEMENT_WINDOWS, len(index))).astype(int)]
-    x = student.normalised(index)
-    got, expected = open_model(path).run(x), _torch_logits(student, x)
-    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    name = f"int8 against float32 on {len(index)} held-out windows"
-    return check(name, agreement >= MIN_INT8_AGREEMENT, float(np.abs(got - expected).max()), agreement)
-
-
-def _torch_logits(student: Student, x: Array) -> Array:
-    import torch
-
-    with torch.no_grad():
-        return np.asarray(student.model(torch.from_numpy(x)).numpy())
 
 
 def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[_ModelBytes]) -> Manifest:

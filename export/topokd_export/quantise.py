@@ -1,4 +1,4 @@
-"""Full-integer int8 after training: int8 weights per channel, int8 activations, int32 bias."""
+"""Full-integer int8: int8 weights per channel, int8 activations, int32 bias, ranges from our simulator."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.bundle import quiet
 from topokd_edge.errors import BadInputError
-from topokd_export.deploy import Array, DeployGraph
+from topokd_export.deploy import INPUT, Array, DeployGraph
 from topokd_export.describe import check_full_int8, describe_tflite
-from topokd_export.tflite_writer import INPUT_NAME, SIGNATURE, write_tflite
+from topokd_export.tflite_writer import INPUT_NAME, OUTPUT_NAME, write_tflite
+
+if TYPE_CHECKING:
+    from topokd_edge.distill.int8_part import Int8
+    from topokd_export.simulate import Ranges
 
 CALIBRATION_WINDOWS = 256
 MIN_CALIBRATION_WINDOWS = 128
 """Fewer leave activation ranges too narrow: 8 windows cost 7 points of accuracy, 128 none."""
 
 
-def quantise(graph: DeployGraph, windows: Array) -> bytes:
+def quantise(graph: DeployGraph, windows: Array, settings: Int8 | None = None) -> bytes:
     """Return the int8 TFLite model of a deploy form.
-
-    Weights are symmetric int8 per output channel; activations int8 per tensor, from the smallest and largest
-    value seen over the calibration windows (the quantiser's own moving average loses several points).
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ def quantise(graph: DeployGraph, windows: Array) -> bytes:
         The deploy form; dead channels are treated here.
     windows
         Normalised calibration windows, (n, channels, length), n >= 128: see `calibration_windows`.
+    settings
+        Choice of the ranges, and bias correction; smallest and largest value, and none, if not given.
 
     Raises
     ------
@@ -42,6 +45,26 @@ def quantise(graph: DeployGraph, windows: Array) -> bytes:
     CheckFailedError
         When the result is not integer throughout.
     """
+    return write_int8(*calibrated(graph, windows, settings))
+
+
+def calibrated(
+    graph: DeployGraph, windows: Array, settings: Int8 | None = None
+) -> tuple[DeployGraph, Ranges]:
+    """Return a graph whose dead channels and biases are ready for int8, and its ranges; see `quantise`."""
+    from topokd_export.correct import correct_bias
+    from topokd_export.ranges import find_ranges
+
+    refuse_unusable(windows)
+    graph = graph.with_floored_weights()
+    if settings is None:
+        return graph, find_ranges(graph, windows, "min-max")
+    ranges = find_ranges(graph, windows, settings.ranges, settings.tail)
+    return correct_bias(graph, windows, ranges) if settings.bias_correction else graph, ranges
+
+
+def refuse_unusable(windows: Array) -> None:
+    """Raise BadInputError for fewer than 128 calibration windows, or one that is not finite."""
     if len(windows) < MIN_CALIBRATION_WINDOWS:
         raise BadInputError(
             f"int8 needs at least {MIN_CALIBRATION_WINDOWS} calibration windows, {len(windows)} are given",
@@ -49,11 +72,33 @@ def quantise(graph: DeployGraph, windows: Array) -> bytes:
         )
     if not np.isfinite(windows).all():
         raise BadInputError("a calibration window holds NaN or infinity", hint="audit the window set")
-    content = write_tflite(graph.with_floored_weights())
+
+
+def write_int8(graph: DeployGraph, ranges: Ranges) -> bytes:
+    """Return the int8 TFLite model of a deploy form with the given ranges of its tensors.
+
+    Raises
+    ------
+    CheckFailedError
+        When the result is not integer throughout.
+    """
+    from litert_quantizer import quantizer, recipe
+
+    names = {INPUT: INPUT_NAME, graph.ops[-1].name: OUTPUT_NAME}
+    found = {
+        names.get(name, name): {"min": _one(low), "max": _one(high)} for name, (low, high) in ranges.items()
+    }
     with _silence():
-        quantised = _static_int8(content, [np.ascontiguousarray(window.T)[None, None] for window in windows])
-    check_full_int8(describe_tflite(quantised))
-    return quantised
+        tool = quantizer.Quantizer(write_tflite(graph))
+        tool.load_quantization_recipe(recipe.static_wi8_ai8())
+        result: Any = tool.quantize(found, enable_progress_report=False)
+    content = bytes(result.quantized_model)
+    check_full_int8(describe_tflite(content))
+    return content
+
+
+def _one(value: float) -> Array:
+    return np.full((1, 1, 1, 1), value, dtype=np.float32)
 
 
 def calibration_windows(
@@ -106,19 +151,6 @@ def calibration_windows(
         turn[members] = np.arange(len(members))
     chosen = shuffled[np.argsort(turn, kind="stable")[:n]]
     return np.sort(chosen).astype(np.int64)
-
-
-def _static_int8(content: bytes, inputs: list[Array]) -> bytes:
-    from litert_quantizer import calibrator, quantizer, recipe
-    from litert_quantizer.utils import qsv_utils
-
-    tool = quantizer.Quantizer(content)
-    tool.load_quantization_recipe(recipe.static_wi8_ai8())
-    # Quantizer.calibrate knows a moving average only; min-max goes through its parts, one of them private.
-    observer = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-    observer.calibrate({SIGNATURE: [{INPUT_NAME: window} for window in inputs]}, tool._recipe_manager)
-    result: Any = tool.quantize(observer.get_model_qsvs(), enable_progress_report=False)
-    return bytes(result.quantized_model)
 
 
 @contextlib.contextmanager

@@ -6,21 +6,29 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.bundle import Normalisation, open_model
-from topokd_edge.errors import BadInputError
+from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.progress import Progress, silent
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, FoldRun, Predictions, Run
 from topokd_export.deploy import Array, DeployGraph, deploy_form
-from topokd_export.quantise import calibration_windows, quantise
+from topokd_export.quantise import (
+    CALIBRATION_WINDOWS,
+    calibrated,
+    calibration_windows,
+    quantise,
+    write_int8,
+)
 
 if TYPE_CHECKING:
     from topokd_edge.data.windowset import WindowSet
+    from topokd_edge.distill.int8_part import Int8
     from topokd_edge.models.wrn import WideResNet
+    from topokd_export.simulate import Ranges
 
 _BLOCK = 256
 
@@ -69,10 +77,51 @@ class Student:
         raw = np.asarray(self.windows.x[index], dtype=np.float32)
         return self.normalisation.apply(raw.take(self.channels, axis=1))
 
+    def calibration(self, n: int = CALIBRATION_WINDOWS) -> Array:
+        """Return up to `n` normalised windows of the fit subjects, spread over classes and subjects."""
+        seed = self.fold_run.seed
+        return self.normalised(
+            calibration_windows(self.windows.y, self.windows.subject, self.fit, n=n, seed=seed)
+        )
+
     def quantise(self) -> bytes:
-        """Return the int8 TFLite model, calibrated on windows of the fit subjects."""
-        index = calibration_windows(self.windows.y, self.windows.subject, self.fit, seed=self.fold_run.seed)
-        return quantise(self.graph, self.normalised(index))
+        """Return the int8 TFLite model with the ranges of its calibration windows."""
+        return quantise(self.graph, self.calibration())
+
+
+def int8_of(
+    run: Run, student: Student, settings: Int8 | None = None, progress: Progress = silent
+) -> tuple[DeployGraph, Ranges]:
+    """Return what the int8 model of a run's student is written from: its deploy form and ranges.
+
+    Parameters
+    ----------
+    run, student
+        The run, and the distilled student of one fold and seed.
+    settings
+        How it becomes int8; as the run's recipe says if not given.
+    progress
+        Told of a training.
+    """
+    settings = int8_settings(run) if settings is None else settings
+    if settings.method == "train":
+        from topokd_export.qat import trained_int8
+
+        return trained_int8(run, student, settings, progress=progress)
+    return calibrated(student.graph, student.calibration(settings.windows), settings)
+
+
+def int8_settings(run: Run, **changes: Any) -> Int8:
+    """Return how the recipe of a run says that its student becomes int8, with changes."""
+    from pydantic import ValidationError
+
+    from topokd_edge.distill.int8_part import Int8
+
+    try:
+        return Int8(**{**run.recipe.get("student", {}).get("int8", {}), **changes})
+    except ValidationError as error:
+        problems = [f"student.int8.{item['loc'][0]}: {item['msg']}" for item in error.errors()]
+        raise UsageError(f"{run.folder}: int8 cannot be made so", problems=problems) from None
 
 
 def load_student(run: Run, fold: int, seed: int) -> Student:
@@ -132,7 +181,7 @@ def int8_predictions(run: Run, fold: int, seed: int, progress: Progress = silent
     task = f"int8 student, fold {fold}, seed {seed}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student_int8.tflite"
-        path.write_bytes(student.quantise())
+        path.write_bytes(write_int8(*int8_of(run, student, progress=progress)))
         model = open_model(path)
         logits = np.empty((len(index), student.graph.classes), dtype=np.float32)
         for begin in range(0, len(index), _BLOCK):

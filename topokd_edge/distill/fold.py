@@ -201,6 +201,18 @@ class FoldTrainer:
             folders[best], best, {"candidates": rows, "confusion": confusion, "signatures": signatures}
         )
 
+    def go_on(
+        self, student: WideResNet, settings: Distilling, training: Training, folder: Path
+    ) -> WideResNet:
+        """Train a student that was distilled already on, from labels and the fold's teachers."""
+        teachers = {name: self.teach(name) for name in settings.teachers}
+        fit = self._subset().fit
+        answering = {name: Teacher(model, self._inputs(name), fit) for name, model in teachers.items()}
+        task = DistillTask(
+            student, self.views.student, self.views.y, answering, settings, self.seen.under(training)
+        )
+        return self._train(folder, folder.name, task, training)
+
     def _keep(self, folder: Path, best: int, found: dict[str, Any]) -> None:
         """Make the candidate in `folder` the distilled student of the fold; write what was found."""
         final = self.place.model_folder(DISTILLED_STUDENT)

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from topokd_edge.data.split import Fold, SplitPlan
+from topokd_edge.distill.int8_part import Int8
 from topokd_edge.distill.method import Distilling, TeacherName
 from topokd_edge.distill.parts import Augmentation, Count, Network, NotNegative, Part, Training
 from topokd_edge.distill.topology_part import Topology as Topology
@@ -42,6 +43,8 @@ class Student(Part):
     """Changes to `distilling` that are all tried; the best on the validation subjects is kept."""
     keep: Literal["best", "all"] = "best"
     """`all` also predicts with each candidate on the held-out subjects, as `student.<label>`."""
+    int8: Int8 = Int8()
+    """How the distilled student becomes int8, for the predictions of the run and for its export."""
 
     @field_validator("channels")
     @classmethod

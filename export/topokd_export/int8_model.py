@@ -1,0 +1,92 @@
+"""The int8 model of an export: made as the recipe or the command line says, and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topokd_edge.bundle import open_model
+from topokd_edge.progress import Progress, silent
+from topokd_edge.run import Run
+from topokd_export.deploy import Array, DeployGraph
+from topokd_export.gate import loss_of, refuse_loss
+from topokd_export.layers import layers_report
+from topokd_export.quantise import write_int8
+from topokd_export.student import Student, int8_of, int8_settings
+from topokd_export.verify import check
+
+if TYPE_CHECKING:
+    from topokd_edge.distill.int8_part import Int8
+    from topokd_export.simulate import Ranges
+
+_JUDGED_WINDOWS = 4096
+_REPORTED_WINDOWS = 128
+
+
+@dataclass(frozen=True)
+class Int8Model:
+    """An int8 TFLite file, the deploy form and ranges it was written from, and how they came about."""
+
+    graph: DeployGraph
+    ranges: Ranges
+    settings: Int8
+    content: bytes
+
+
+def make_int8(
+    run: Run, student: Student, settings: Int8 | None = None, progress: Progress = silent
+) -> Int8Model:
+    """Make the int8 model of a student; see `topokd_export.student.int8_of`."""
+    settings = int8_settings(run) if settings is None else settings
+    graph, ranges = int8_of(run, student, settings, progress)
+    return Int8Model(graph, ranges, settings, write_int8(graph, ranges))
+
+
+def judge_int8(
+    student: Student, made: Int8Model, path: Path, limit: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compare int8 with float32 on held-out windows, evenly chosen, and look at every tensor.
+
+    Parameters
+    ----------
+    student, made, path
+        The student, its int8 model, and where that lies.
+    limit
+        Accuracy that may be lost, as a share.
+
+    Returns
+    -------
+    tuple of dict
+        The entry of `checks`; and settings, loss and layers as JSON-able data.
+
+    Raises
+    ------
+    CheckFailedError
+        When more is lost; see `topokd_export.gate.Loss.exceeds`.
+    """
+    index = student.windows.of_subjects(student.held_out)
+    index = index[np.linspace(0, len(index) - 1, min(_JUDGED_WINDOWS, len(index))).astype(int)]
+    x = student.normalised(index)
+    got, expected = open_model(path).run(x), torch_logits(student, x)
+    loss = loss_of(np.asarray(student.windows.y[index]), expected, got)
+    layers = layers_report(made.graph, student.calibration(_REPORTED_WINDOWS), made.ranges)
+    refuse_loss(loss, limit, layers)
+    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    entry = check(loss.sentence(), True, float(np.abs(got - expected).max()), agreement)
+    told = {
+        "settings": made.settings.model_dump(mode="json"),
+        "loss": loss.to_dict(),
+        "layers": [item.to_dict() for item in layers],
+    }
+    return entry, told
+
+
+def torch_logits(student: Student, x: Array) -> Array:
+    """Return the logits (n, classes) of the float student."""
+    import torch
+
+    with torch.no_grad():
+        return np.asarray(student.model(torch.from_numpy(x)).numpy())
