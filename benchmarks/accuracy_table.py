@@ -2,8 +2,8 @@
 
 python benchmarks/accuracy_table.py RUN docs/results/NAME.md --peer MINIROCKET.json
 
-A forest is trained here; other peers are measured before (`minirocket.py`), and refused where they saw other
-windows, folds or channels than the student.
+A forest is trained here unless its file (`forest.py`) is given; other peers are measured before
+(`minirocket.py`). A file that saw other windows, folds or channels than the student is refused.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def selection_table(run: Run) -> str:
                     ", ".join(made["on_subjects"]),
                     f"{settings['eta']}",
                     mixup,
-                    f"{100 * row['validation_accuracy']:.1f}",
+                    "-" if (share := row["validation_accuracy"]) is None else f"{100 * share:.1f}",
                     "chosen" if row["candidate"] == made["chosen"] else "",
                 ]
             )
@@ -165,9 +165,9 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         run = Run.open(asked.run)
-        read = [read_peer(path, run) for path in asked.peer]
+        read = {made["peer"]: made for made in [read_peer(path, run) for path in asked.peer]}
         evaluated = evaluate_run(run)
-        peers = {made["peer"]: made for made in [forest_of(run), *read]}
+        peers = read if forest.NAME in read else {forest.NAME: forest_of(run), **read}
         write_text(asked.out, page(run, evaluated, peers, sys.argv[1:]))
     except TopokdError as error:
         sys.exit(f"error: {error}")

@@ -187,15 +187,6 @@ def test_a_window_set_is_dealt_as_the_recipe_would(
         peers.command("p", "about", learn, None)
 
 
-def test_the_forest_learns_and_says_how_large_it_is(load: Any, peers: ModuleType, run: Run) -> None:
-    forest = load("forest")
-    windows = run.windows()
-    made = peers.measure("forest", "", forest.learn, windows, run.folds[:1], windows.channels)
-    assert min(made["by_subject"].values()) >= 0.75, made["by_subject"]
-    # 300 trees of three nodes at least (a root and two leaves), 16 bytes each.
-    assert 300 * 3 * 16 <= made["bytes"] < 300 * 200 * 16
-
-
 @pytest.mark.parametrize(("rows", "columns"), [(40, 90), (120, 30)])
 def test_the_ridge_is_that_of_scikit_learn(load: Any, rows: int, columns: int) -> None:
     from sklearn.linear_model import RidgeClassifier
@@ -230,10 +221,26 @@ def test_the_table_has_a_row_a_column_and_a_verdict_for_each_peer(
     # 51 of 72 windows against 48: differences of 1, 1, 0, 1, -1, 1 windows of twelve.
     assert "student.distilled is within noise of minirocket: +4.2 points" in text
     assert "student.int8 is within noise of minirocket: -4.2 points" in text
-    against = read_json(tmp_path / "t.json")["against_peers"]
+    document = read_json(tmp_path / "t.json")
+    forest = document["peers"]["forest"]["by_subject"]
+    assert forest.keys() == RIGHT.keys() and np.mean(list(forest.values())) > 0.6, forest
+    # 300 trees of five nodes at least, as there are three classes, 16 bytes each.
+    assert 300 * 5 * 16 <= document["peers"]["forest"]["bytes"] < 300 * 100 * 16
+    against = document["against_peers"]
     differences = np.array([1, 1, 0, 1, -1, 1]) / 12
     half = 2.5706 * differences.std(ddof=1) / 6**0.5  # t of 5 degrees of freedom, from a table
     assert against[2]["ci95"] == pytest.approx([0.5 / 12 - half, 0.5 / 12 + half], abs=1e-5)
+
+
+def test_a_forest_that_was_measured_is_not_trained_again(
+    load: Any, peers: ModuleType, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "p.json", made_peer(peers, run, peer="forest"))
+    words = ["accuracy_table.py", str(run.folder), str(tmp_path / "t.md"), "--peer", str(tmp_path / "p.json")]
+    monkeypatch.setattr("sys.argv", words)
+    load("accuracy_table").main()
+    text = (tmp_path / "t.md").read_text("utf-8")
+    assert "| forest | 66.7 | 0.0 | 55.6 |" in text and "forest: made" in text
 
 
 def test_a_refused_peer_leaves_no_table(
