@@ -28,8 +28,16 @@ _PLAUSIBLE_G = (0.25, 3.5)
 arm exercise 2.5 g (seglearn watch set), so narrower bounds would cry wolf."""
 
 
-def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
+def check_recordings(recordings: Sequence[Recording], *, training: bool = True) -> list[tuple[str, ...]]:
     """Refuse what no model can be trained on, and tell what looks wrong.
+
+    Parameters
+    ----------
+    recordings
+        Recordings of the same channels.
+    training
+        They are to be trained on; a model that is trained may be fed with a constant channel of an unknown
+        subject.
 
     Returns
     -------
@@ -45,7 +53,7 @@ def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
     if not recordings:
         raise BadInputError("there is no recording to import")
     problems = [problem for recording in recordings for problem in _problems(recording)]
-    constant = [] if problems else _constant_channels(recordings)
+    constant = [] if problems or not training else _constant_channels(recordings)
     problems += [f"channel {name!r}: constant over all recordings, so it says nothing" for name in constant]
     if problems:
         others = [name for name in recordings[0].channels if name not in constant]
@@ -53,7 +61,10 @@ def check_recordings(recordings: Sequence[Recording]) -> list[tuple[str, ...]]:
         if constant:
             hint = f"leave it out: --channels {','.join(others)}" if others else "record it again"
         raise BadInputError(f"the recordings have {len(problems)} problem(s)", problems=problems, hint=hint)
-    return [(*_subject_warnings(recording), *_norm_warnings(recording)) for recording in recordings]
+    return [
+        (*(_subject_warnings(recording) if training else ()), *_norm_warnings(recording))
+        for recording in recordings
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def clean(stream: Stream, cleaning: Cleaning, scratch: Path) -> Cleaned:
         return _on_one_clock(stream, spooled, sensors, cleaning, scratch)
     reading = _clock(stream, spooled, cleaning)
     recording = _described(stream, tuple(channels), spooled, reading)
-    labelled = _labelled(recording, cleaning.labels, stream, _rate_of_stamps(recording))
+    labelled = _labelled(recording, cleaning.labels, stream, rate_of_stamps(recording))
     regular = _regular(labelled.recording, reading, spooled, stream, cleaning, scratch)
     return replace(labelled, recording=regular)
 
@@ -182,7 +182,7 @@ def _need_common_rate(stream: Stream, sensors: list[Sensor], cleaning: Cleaning)
         )
 
 
-def _rate_of_stamps(recording: Recording) -> float:
+def rate_of_stamps(recording: Recording) -> float:
     """Return the rate that leads from a sample to its time.
 
     A rate that the file or the user states may be 0.5 % off the time stamps; over a day that is minutes.

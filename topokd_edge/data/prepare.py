@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from topokd_edge.arrays import map_npy
 from topokd_edge.data.check import check_recordings
-from topokd_edge.data.clean import Cleaned
-from topokd_edge.data.importers import importer
+from topokd_edge.data.clean import Cleaned, Cleaning
+from topokd_edge.data.importers import Importer, importer
 from topokd_edge.data.labels import LabelFile
 from topokd_edge.data.opening import cleanings, open_path, refuse_unused, unpacked, without_scratch
 from topokd_edge.data.options import ImportOptions
 from topokd_edge.data.record import record
 from topokd_edge.data.recordingset import SAMPLES, RecordingSet, refuse_mixture, write_descriptions
-from topokd_edge.data.stream import Refused
+from topokd_edge.data.stream import Refused, Stream
 from topokd_edge.data.windows import make_windows
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import new_folder
 from topokd_edge.progress import Progress, silent
+
+Plan = Callable[[Importer, tuple[Stream, ...], Cleaning], list[tuple[Stream, Cleaning]]]
+"""Chooses the streams that are read, and what is done to each; `cleanings` is the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ def import_recordings(
     options: ImportOptions,
     folder: Path,
     *,
+    plan: Plan = cleanings,
+    training: bool = True,
     jobs: int | None = 1,
     progress: Progress = silent,
 ) -> ReadRecordings:
@@ -96,6 +101,10 @@ def import_recordings(
     ----------
     folder
         An existing folder; the recordings are written there as `samples.npy` and `recordings.json`.
+    plan
+        Chooses what is read of the streams.
+    training
+        See `check_recordings`.
     """
     chosen = importer(format_name)
     refuse_unused(format_name, chosen, options.read)
@@ -103,7 +112,7 @@ def import_recordings(
     place = unpacked(chosen, path, scratch)
     opened = open_path(chosen, place, options, scratch)
     cleaning = replace(options.cleaning, rate_hz=options.read.rate_hz)
-    streams = cleanings(chosen, opened.streams, cleaning)
+    streams = plan(chosen, opened.streams, cleaning)
     cleaned, refused = record(streams, folder, scratch, jobs, progress)
     refused = tuple(without_scratch(item, scratch) for item in (*opened.refused, *refused))
     if not cleaned:
@@ -111,7 +120,7 @@ def import_recordings(
     recordings = [item.recording for item in cleaned]
     refuse_mixture(recordings)
     placed = RecordingSet.placed(recordings, map_npy(folder / SAMPLES, hint="import again"))
-    warnings = check_recordings(placed)
+    warnings = check_recordings(placed, training=training)
     write_descriptions(folder, placed)
     credit, licence = chosen.about(place)
     shutil.rmtree(scratch)

@@ -63,7 +63,7 @@ def overview(
         Half-open sample intervals to mark as repeated values.
     """
     timeline = Timeline(recording)
-    axis = _Axis(recording)
+    axis = TimeAxis(recording)
 
     def draw(figure: Any) -> None:
         axes = _panels(figure, panels, recording)
@@ -75,7 +75,7 @@ def overview(
             for colour, (low, high) in zip(_cycle(panel), rows, strict=False):
                 here.fill_between(middle, low, high, color=colour, alpha=0.6, linewidth=0.5)
             here.axvspan(axis.x(start), axis.x(stop), color=INK, alpha=0.16, linewidth=0)
-            _mark_gaps(here, recording, axis, named=place == 0)
+            mark_gaps(here, recording, axis, named=place == 0)
             for intervals, colour in ((recording.filled, FILLED), (frozen, FROZEN)):
                 for left, right in _touched(intervals, seen):
                     edges = _at_least(left, right, thin)
@@ -136,7 +136,7 @@ def closer(
     return svg(f"closer {name}", (_NARROW, _height(panels, recording)), draw)
 
 
-class _Axis:
+class TimeAxis:
     """Time across: the clock where the start is known, else seconds, minutes or hours since it."""
 
     def __init__(self, recording: Recording) -> None:
@@ -198,7 +198,7 @@ def _hatch(axes: Any, start: float, stop: float) -> None:
     axes.axvspan(start, stop, facecolor="white", edgecolor=GAP, hatch="/////", linewidth=0)
 
 
-def _mark_gaps(axes: Any, recording: Recording, axis: _Axis, *, named: bool) -> None:
+def mark_gaps(axes: Any, recording: Recording, axis: TimeAxis, *, named: bool) -> None:
     """Hatch the longest gaps, name the very longest, and tick the others and the borders at the top."""
     timeline = Timeline(recording)
     longest = sorted((gap for gap in recording.gaps if gap.seconds), key=lambda gap: -gap.seconds)

@@ -7,7 +7,10 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+from topokd_edge.files import replacing
 
 # Okabe and Ito, "Color Universal Design" (2008); the yellow is too faint on white and left out.
 CHANNEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B65F94", "#7A7A7A", "#56B4E9")
@@ -35,6 +38,21 @@ _STYLE = {
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
 }
+
+
+def save(path: Path, inches: tuple[float, float], draw: Callable[[Any], None]) -> None:
+    """Run `draw` on a new figure and write it to `path`, as .svg or .png by its suffix."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    kind = path.suffix[1:]
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type")) if kind == "svg" else {}
+    with rc_context({**_STYLE, "svg.hashsalt": path.name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=inches, layout="constrained")
+        draw(figure)
+        with replacing(path) as part:
+            figure.savefig(part, format=kind, dpi=150, facecolor="white", metadata=nothing)
 
 
 def svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:

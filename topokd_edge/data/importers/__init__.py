@@ -49,6 +49,8 @@ class Importer:
         Suffixes of archives that may be given instead of a folder; they are unpacked before `open`.
     channels
         The channels that are kept when the user names none; empty keeps all.
+    suffix
+        Files named so are taken as of this format when the user names none; empty for none.
     """
 
     description: str
@@ -57,6 +59,7 @@ class Importer:
     uses: frozenset[str] = frozenset()
     archives: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    suffix: str = ""
 
 
 def _credit(module: Any) -> Callable[[Path | None], tuple[str, str]]:
@@ -75,14 +78,15 @@ IMPORTERS: dict[str, Importer] = {
         "GENEActiv .bin files, old and new firmware",
         geneactiv.open_streams,
         channels=geneactiv.DEFAULT_CHANNELS,
+        suffix=".bin",
     ),
     "geneactiv-csv": Importer(
         "the .csv export of the GENEActiv PC Software",
         geneactiv_csv.open_streams,
         channels=geneactiv_csv.DEFAULT_CHANNELS,
     ),
-    "axivity": Importer("Axivity AX3 and AX6 .cwa files", axivity.open_streams),
-    "actigraph": Importer("ActiGraph .gt3x files", actigraph.open_streams),
+    "axivity": Importer("Axivity AX3 and AX6 .cwa files", axivity.open_streams, suffix=".cwa"),
+    "actigraph": Importer("ActiGraph .gt3x files", actigraph.open_streams, suffix=".gt3x"),
     "pamap2": Importer(
         "PAMAP2 protocol files, 9 people, 18 activities, 3 IMUs at 100 Hz: folder or the original archive",
         pamap2.open_streams,
@@ -113,22 +117,43 @@ IMPORTERS: dict[str, Importer] = {
         uea_ts.open_streams,
         uses=frozenset({"units"}),
         archives=(".zip",),
+        suffix=".ts",
     ),
     "wfdb": Importer(
         "WFDB records (.hea, .dat) with beat or rhythm annotations, as ECG",
         wfdb_records.open_streams,
         uses=frozenset({"label"}),
         archives=(".zip",),
+        suffix=".hea",
     ),
-    "csv": Importer("any CSV file or a folder of them", table.open_csv, uses=_TABLE),
-    "parquet": Importer("any Parquet file or a folder of them", table.open_parquet, uses=_TABLE),
+    "csv": Importer("any CSV file or a folder of them", table.open_csv, uses=_TABLE, suffix=".csv"),
+    "parquet": Importer(
+        "any Parquet file or a folder of them", table.open_parquet, uses=_TABLE, suffix=".parquet"
+    ),
     "npz": Importer(
         "labelled recordings as integer counts with scale and offset, one .npz file",
         npz.open_streams,
         npz.about,
         archives=(".npz",),
+        suffix=".npz",
     ),
 }
+
+
+def format_of(path: Path) -> str:
+    """Return the format that files named like `path` usually have.
+
+    Raises
+    ------
+    UsageError
+        When the name does not tell.
+    """
+    for name, item in IMPORTERS.items():
+        if item.suffix and path.suffix.lower() == item.suffix:
+            return name
+    raise UsageError(
+        f"{path}: its name does not tell the format", hint="say it with --format; see: topokd-edge data list"
+    )
 
 
 def importer(name: str) -> Importer:
