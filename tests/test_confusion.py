@@ -140,6 +140,19 @@ def test_a_larger_budget_never_mixes_less() -> None:
     assert alphas == sorted(set(alphas))
 
 
+def test_each_candidate_has_its_own_budget() -> None:
+    inputs = torch.eye(CLASSES)[:, None].repeat(8, 1, 1)
+    budgets = (0.001, 0.03, 0.2)
+    settled, _ = adapt(
+        [Distilling(teachers=("signal",), alpha="adaptive", confusion_budget=budget) for budget in budgets],
+        {"signal": (teacher(the_larger), inputs)},  # type: ignore[dict-item]
+        torch.arange(len(inputs)),
+        (0, 1),
+    )
+    alphas = [item.alpha_signal for item in settled]
+    assert alphas == sorted(set(alphas))
+
+
 @pytest.mark.parametrize(("alpha", "lesser"), [(0.1, 0.0584), (0.15, 0.0813), (0.2, 0.1012), (1.0, 0.25)])
 def test_the_expected_excess_is_the_mean_over_beta(alpha: float, lesser: float) -> None:
     # Excess that is twice the lesser share: twice the mean of min(k, 1 - k), here from a million draws.

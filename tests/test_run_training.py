@@ -107,6 +107,32 @@ def test_layout(run: Run, data: Path) -> None:
     assert not list(run.folder.rglob("*.part"))
 
 
+def test_every_network_has_its_own_shape_and_training(data: Path, tmp_path: Path) -> None:
+    """None of the values is a default, and no two networks have the same."""
+    asked = recipe(
+        "topology.size=[8, 8]",
+        "signal_teacher.network={depth=10, width=2}",
+        "topology_teacher.network={depth=16, width=1, stem_stride=2}",
+        "student.network={depth=10, width=3, stem_stride=2}",
+        "student.scratch.epochs=3",
+        "student.distilled.epochs=4",
+    )
+    run = start_run(tmp_path / "r", data, asked)
+    train_run(run, asked, device="cpu", only_folds=[1])
+    found = {}
+    for name in TRAINED:
+        folder = run.fold_run(1, 0).model_folder(name)
+        spec = load_model(folder)[0].spec
+        epochs = len((folder / "metrics.jsonl").read_text("utf-8").splitlines())
+        found[name] = (spec.dims, spec.depth, spec.width, spec.stem_stride, epochs)
+    assert found == {
+        "teacher.signal": (1, 10, 2, 1, 1),
+        "teacher.topology": (2, 16, 1, 2, 2),
+        SCRATCH_STUDENT: (1, 10, 3, 2, 3),
+        DISTILLED_STUDENT: (1, 10, 3, 2, 4),
+    }
+
+
 def test_every_subject_is_predicted_once_and_only_where_held_out(run: Run) -> None:
     everything = run.windows()
     tested = []

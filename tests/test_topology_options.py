@@ -108,6 +108,24 @@ def test_weight(options: dict[str, Any], weigh: Any) -> None:
     assert_backends_agree(TEETH, ImageParams(**{**AXES, **options}))
 
 
+@pytest.mark.parametrize("signal", [np.ones(128), np.zeros(5)])
+@pytest.mark.parametrize("layout", ["cells", "paper"])
+@pytest.mark.parametrize("options", [{"filtration": "superlevel"}, {"essential": "cap"}, {"sigma": "fit"}])
+def test_a_still_window_is_zeros_and_a_flag_with_every_option(
+    signal: npt.NDArray[np.float64], layout: str, options: dict[str, Any]
+) -> None:
+    """In the paper's layout the birth range is stated; nothing is fitted on the still window itself."""
+    stated = {"birth_range": (-1.0, 1.0)} if layout == "paper" else {}
+    params = fit_params(noisy(3), size=(32, 16), layout=layout, **options, **stated)  # type: ignore[arg-type]
+    x = np.repeat(signal.astype(np.float32)[np.newaxis, np.newaxis], len(params.birth_range), axis=1)
+    images, empty = persistence_images(x, params)
+    assert images.shape == (1, len(params.birth_range), 32, 16)
+    assert not images.any() and empty.all()
+    x[0, 0, 2] = np.nan
+    with pytest.raises(BadInputError, match="sample 2"):
+        persistence_images(x, params)
+
+
 def test_sigma_size_life_and_normalisation() -> None:
     assert_equal(image_of(TEETH, sigma=0.2, size=(32, 32)), pairs_drawn(*FINITE, size=32, sigma=0.2))
     assert_equal(image_of(TEETH, min_life=0.25), pairs_drawn(*FINITE[:2]))
