@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,40 @@ from topokd_edge.distill.objective import Lesson, label_loss, map_loss, teacher_
 from topokd_edge.distill.seen import Seen, Shown
 from topokd_edge.distill.teacher import Teacher
 from topokd_edge.models.wrn import WideResNet
+
+Maps = list[Tensor]
+
+
+class Question(NamedTuple):
+    """What a task asks the network it trains about.
+
+    `x` is the input, shape (rows, channels, ...); `look` is asked about the output of each stage.
+    """
+
+    x: Tensor
+    look: Callable[[Tensor], Maps] | None = None
+
+
+Answer = tuple[Tensor, list[Maps]]
+"""Logits, shape (rows, classes), and what was seen of each stage where there was a look."""
+Asking = Generator[Question, Answer, dict[str, Tensor]]
+"""Asks the network once, and returns the named losses: many can be asked together, see `together`."""
+
+
+def answer(model: WideResNet, question: Question) -> Answer:
+    """Return what a network says."""
+    x, look = question
+    return (model(x), []) if look is None else model.observe(x, look)
+
+
+def end(asking: Asking, said: Answer) -> dict[str, Tensor]:
+    """Return the losses of a question that is answered."""
+    try:
+        asking.send(said)
+    except StopIteration as stop:
+        losses: dict[str, Tensor] = stop.value
+        return losses
+    raise RuntimeError("a task asked twice in a step")
 
 
 @dataclass(frozen=True)
@@ -36,12 +71,19 @@ class LabelTask:
 
     def losses(self, batch: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the cross entropy."""
+        asking = self.ask(batch, rng)
+        return end(asking, answer(self.model, next(asking)))
+
+    def ask(self, batch: Tensor, rng: np.random.Generator) -> Asking:
+        """Ask about a batch, and return the cross entropy of the answer."""
         x = self.inputs[batch].float() if self.shown is None else self.shown(batch, rng)
         if self.mixup_alpha == 0:
-            return {"loss": F.cross_entropy(self.model(x).float(), self.y[batch])}
+            logits, _ = yield Question(x)
+            return {"loss": F.cross_entropy(logits.float(), self.y[batch])}
         mix = draw_mix(len(batch), self.mixup_alpha, 1.0, rng, batch.device)
         target = F.one_hot(self.y[batch], self.model.spec.classes).float()
-        return {"loss": soft_cross_entropy(self.model(mix(x)), mix(target))}
+        logits, _ = yield Question(mix(x))
+        return {"loss": soft_cross_entropy(logits, mix(target))}
 
 
 class DistillTask:
@@ -92,6 +134,11 @@ class DistillTask:
         `loss`; `entropy_labels` after mixup and smoothing, and `entropy_<name>` of each softened answer;
         `alpha_<name>` and `share_<name>` where they are adaptive.
         """
+        asking = self.ask(batch, rng)
+        return end(asking, answer(self.model, next(asking)))
+
+    def ask(self, batch: Tensor, rng: np.random.Generator) -> Asking:
+        """Ask about all mixed batches in one pass, and return the losses of the answer; see `losses`."""
         settings = self._settings
         mixes = {
             strength: draw_mix(len(batch), *strength, rng, batch.device, draw=settings.mixup_draw)
@@ -101,7 +148,8 @@ class DistillTask:
         x = self._noisy(windows, rng)
         seen = {strength: mix(x) for strength, mix in mixes.items()}
         targets = {strength: mix(self._one_hot[batch]) for strength, mix in mixes.items()}
-        logits, maps = self._student(seen)
+        said = yield self._question(seen)
+        logits, maps = self._sorted(seen, said)
         found = label_loss(settings, torch.cat([*logits.values()]), torch.cat([*targets.values()]))
         lessons = {
             name: self._lesson(
@@ -129,19 +177,23 @@ class DistillTask:
         noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
         return x + self._settings.input_noise * noise.to(x.device)
 
-    def _student(
-        self, seen: Mapping[Strength, Tensor]
-    ) -> tuple[dict[Strength, Tensor], dict[Strength, list[Tensor]]]:
-        """Ask the student about all mixed batches in one pass: logits and maps of each."""
+    def _question(self, seen: Mapping[Strength, Tensor]) -> Question:
         together = self._seen.by_student(torch.cat([*seen.values()]))
-        sizes = [len(x) for x in seen.values()]
         if not self._settings.similarity:
-            return dict(zip(seen, torch.split(self.model(together), sizes), strict=True)), {}
-        logits, stages = self.model.observe(
+            return Question(together)
+        sizes = [len(x) for x in seen.values()]
+        return Question(
             together, lambda features: [similarity_map(part) for part in torch.split(features, sizes)]
         )
+
+    def _sorted(
+        self, seen: Mapping[Strength, Tensor], said: Answer
+    ) -> tuple[dict[Strength, Tensor], dict[Strength, Maps]]:
+        """Return the logits, and the maps of all stages, of each mixed batch."""
+        logits, stages = said
+        parts = torch.split(logits, [len(x) for x in seen.values()])
         maps = {mixed: [stage[place] for stage in stages] for place, mixed in enumerate(seen)}
-        return dict(zip(seen, torch.split(logits, sizes), strict=True)), maps
+        return dict(zip(seen, parts, strict=True)), maps if stages else {}
 
     def _changed(self, name: TeacherName, windows: Tensor, x: Tensor) -> Tensor | None:
         """Return what a teacher is shown, before it is mixed; None where that is its own inputs."""

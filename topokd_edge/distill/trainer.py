@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,49 +113,13 @@ def train(
     """
     if (folder / META).is_file():
         return _finished(folder, task.model)
-    if len(subset.fit) < 2:
-        raise BadInputError(
-            f"{name}: {len(subset.fit)} windows to learn from, expected at least 2",
-            hint="import more data, or change the split",
-        )
-    precision = usable(training.precision, task.y.device)
-    task.model.low_precision = precision == "bfloat16"
-    optimiser = torch.optim.SGD(
-        task.model.parameters(), lr=training.learning_rate, momentum=training.momentum,
-        weight_decay=training.weight_decay, fused=True,
-    )  # fmt: skip
-    state = _resume(folder, task.model, optimiser, seed) or _State()
-    steps = steps_per_epoch(len(subset.fit), training.batch_size)
-    for epoch in range(state.epochs_done, training.epochs):
-        progress(name, epoch, training.epochs, state.note())
+    course = Course(task, subset, training, seed=seed, folder=folder, meta=meta, name=name)
+    for epoch in range(course.epochs_done, training.epochs):
+        progress(name, epoch, training.epochs, course.note())
         began = time.perf_counter()
-        rng = np.random.default_rng([seed, epoch])
-        means = _epoch(task, subset.fit, training, optimiser, epoch, steps, rng)
-        state.rows.append(
-            {
-                "epoch": epoch,
-                **{f"train_{key}": value for key, value in means.items()},
-                "validation_accuracy": _accuracy(task, subset.validation, epoch),
-                "lr": optimiser.param_groups[0]["lr"],
-                "seconds": round(time.perf_counter() - began, 3),
-            }
-        )
-        if state.kept() == epoch:
-            state.best = {key: value.detach().clone() for key, value in task.model.state_dict().items()}
-        state.epochs_done = epoch + 1
-        state.save(folder, task.model, optimiser, seed)
-    progress(name, training.epochs, training.epochs, state.note())
-    task.model.load_state_dict(state.best)
-    task.model.eval()
-    chosen = {
-        "epoch": state.kept(),
-        "validation_accuracy": state.rows[state.kept()]["validation_accuracy"],
-        "epochs": training.epochs,
-        "precision": precision,
-    }
-    save_model(folder, task.model, {**meta, "seed": seed, **chosen})
-    (folder / STATE).unlink(missing_ok=True)
-    return task.model
+        run_epoch([course], lambda batches, rngs: [task.losses(batches[0], rngs[0])], began)
+    progress(name, training.epochs, training.epochs, course.note())
+    return course.finish()
 
 
 def _finished(folder: Path, model: WideResNet) -> WideResNet:
@@ -198,35 +163,49 @@ def predict(model: WideResNet, inputs: Inputs, windows: Tensor, batch_size: int 
     return torch.cat([model(inputs[part].float()) for part in torch.split(windows, batch_size)]).float()
 
 
-def _epoch(
-    task: Task,
-    fit: Tensor,
-    training: Training,
-    optimiser: torch.optim.Optimizer,
-    epoch: int,
-    steps: int,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """Run one epoch; return the mean of every named loss."""
-    task.model.train()
-    order = fit[torch.from_numpy(rng.permutation(len(fit))).to(fit.device)]
-    history: list[dict[str, Tensor]] = []
+Step = Callable[[Sequence[Tensor], Sequence[np.random.Generator]], list[dict[str, Tensor]]]
+"""Returns the losses of each network, of its own batch and source of randomness."""
+
+
+def run_epoch(courses: Sequence[Course], losses_of: Step, began: float) -> None:
+    """Run the next epoch of trainings that are equally far, step by step together, and keep what came of it.
+
+    Parameters
+    ----------
+    courses
+        On equally many windows, with the same settings.
+    losses_of
+        Asks the networks.
+    began
+        By `time.perf_counter()`.
+    """
+    epoch, training = courses[0].epochs_done, courses[0].training
+    rngs = [np.random.default_rng([course.seed, epoch]) for course in courses]
+    orders = [course.begin(rng) for course, rng in zip(courses, rngs, strict=True)]
+    history: list[list[dict[str, Tensor]]] = [[] for _ in courses]
+    steps = steps_per_epoch(len(orders[0]), training.batch_size)
     for step in range(steps):
-        batch = order[step * training.batch_size : (step + 1) * training.batch_size]
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(training, epoch + step / steps)
-        losses = task.losses(batch, rng)
-        optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        sum_gradients(task.model)
-        optimiser.step()
-        history.append({key: value.detach() for key, value in losses.items()})
+        rate = learning_rate(training, epoch + step / steps)
+        part = slice(step * training.batch_size, (step + 1) * training.batch_size)
+        losses = losses_of([order[part] for order in orders], rngs)
+        for course in courses:
+            course.optimiser.zero_grad(set_to_none=not course.shares_storage)
+        torch.stack([found["loss"] for found in losses]).sum().backward()  # type: ignore[no-untyped-call]
+        for course, found, kept in zip(courses, losses, history, strict=True):
+            course.step(rate)
+            kept.append({key: value.detach() for key, value in found.items()})
     # Looked at here alone: in every step a GPU would have to wait for the host, and the host for it.
+    for course, order, kept in zip(courses, orders, history, strict=True):
+        course.end(_means(kept, order, epoch, training.batch_size), began)
+
+
+def _means(history: list[dict[str, Tensor]], order: Tensor, epoch: int, batch_size: int) -> dict[str, float]:
+    """Return the mean of every named loss over the steps."""
     found = {key: torch.stack([row[key] for row in history]).cpu() for key in history[0]}
     finite = torch.isfinite(found["loss"])
     if not finite.all():
         step = int((~finite).nonzero()[0])
-        batch = order[step * training.batch_size : (step + 1) * training.batch_size]
+        batch = order[step * batch_size : (step + 1) * batch_size]
         _refuse_loss({key: values[step].item() for key, values in found.items()}, epoch, step, batch)
     return {key: values.double().mean().item() for key, values in found.items()}
 
@@ -280,6 +259,92 @@ class _State:
         write_bytes(
             folder / STATE, safetensors.torch.save(tensors, metadata={"training": json.dumps(document)})
         )
+
+
+class Course:
+    """One network's training: how far it is, what it has kept, and where; see `train` for the parameters."""
+
+    def __init__(
+        self,
+        task: Task,
+        subset: Subset,
+        training: Training,
+        *,
+        seed: int,
+        folder: Path,
+        meta: dict[str, Any],
+        name: str,
+    ) -> None:
+        if len(subset.fit) < 2:
+            raise BadInputError(
+                f"{name}: {len(subset.fit)} windows to learn from, expected at least 2",
+                hint="import more data, or change the split",
+            )
+        self.task, self.training, self.seed = task, training, seed
+        self.shares_storage = False
+        """Whether gradients are part of larger tensors, and so are set to zero and not dropped."""
+        self._subset, self._folder, self._meta = subset, folder, meta
+        self._precision = usable(training.precision, task.y.device)
+        task.model.low_precision = self._precision == "bfloat16"
+        self.optimiser = torch.optim.SGD(
+            task.model.parameters(), lr=training.learning_rate, momentum=training.momentum,
+            weight_decay=training.weight_decay, fused=True,
+        )  # fmt: skip
+        self._state = _resume(folder, task.model, self.optimiser, seed) or _State()
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of whole epochs behind."""
+        return self._state.epochs_done
+
+    def note(self) -> str:
+        """Say the best validation accuracy so far."""
+        return self._state.note()
+
+    def begin(self, rng: np.random.Generator) -> Tensor:
+        """Wake the network, and return the windows of the next epoch in its order."""
+        self.task.model.train()
+        fit = self._subset.fit
+        return fit[torch.from_numpy(rng.permutation(len(fit))).to(fit.device)]
+
+    def step(self, rate: float) -> None:
+        """Move the weights against the gradient."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        sum_gradients(self.task.model)
+        self.optimiser.step()
+
+    def end(self, means: dict[str, float], began: float) -> None:
+        """Close an epoch: look at the validation windows, keep the best, and write it all."""
+        state, epoch, model = self._state, self.epochs_done, self.task.model
+        state.rows.append(
+            {
+                "epoch": epoch,
+                **{f"train_{key}": value for key, value in means.items()},
+                "validation_accuracy": _accuracy(self.task, self._subset.validation, epoch),
+                "lr": self.optimiser.param_groups[0]["lr"],
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+        )
+        if state.kept() == epoch:
+            state.best = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        state.epochs_done = epoch + 1
+        state.save(self._folder, model, self.optimiser, self.seed)
+
+    def finish(self) -> WideResNet:
+        """Write the network of the kept epoch, and return it in evaluation mode."""
+        state, model = self._state, self.task.model
+        model.load_state_dict(state.best)
+        model.eval()
+        chosen = {
+            "epoch": state.kept(),
+            "validation_accuracy": state.rows[state.kept()]["validation_accuracy"],
+            "epochs": self.training.epochs,
+            "precision": self._precision,
+        }
+        save_model(self._folder, model, {**self._meta, "seed": self.seed, **chosen})
+        (self._folder / STATE).unlink(missing_ok=True)
+        return model
 
 
 def _resume(folder: Path, model: WideResNet, optimiser: torch.optim.Optimizer, seed: int) -> _State | None:

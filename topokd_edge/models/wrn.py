@@ -92,7 +92,7 @@ class _Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.unsqueeze(2)
-        return F.conv2d(x, weight, stride=(1, self.stride[0]), padding=(0, int(self.padding[0])))
+        return F.conv2d(x, weight, None, (1, self.stride[0]), (0, int(self.padding[0])), 1, self.groups)
 
 
 class Block(nn.Module):
@@ -187,9 +187,12 @@ class WideResNet(nn.Module):
         x = x.unsqueeze(2) if self.spec.dims == 1 else x
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _answer(self, x: Tensor) -> Tensor:
+    def _pooled(self, x: Tensor) -> Tensor:
         at_least = torch.promote_types(x.dtype, torch.float32)
-        logits: Tensor = self.head(F.relu(self.bn(x), inplace=True).mean((2, 3), dtype=at_least))
+        return F.relu(self.bn(x), inplace=True).mean((2, 3), dtype=at_least)
+
+    def _answer(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self._pooled(x))
         return logits
 
     def _initialise(self) -> None:
