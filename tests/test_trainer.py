@@ -272,6 +272,27 @@ def test_the_learning_rate_is_what_the_optimiser_gets(tmp_path: Path) -> None:
         assert row["lr"] == pytest.approx(learning_rate(TRAINING, row["epoch"] + 2 / 3))  # last of 3 steps
 
 
+def test_momentum_and_weight_decay_are_those_of_the_settings(tmp_path: Path) -> None:
+    """The same two steps by hand: v = m v + (g + d w), w = w - rate v (Sutskever et al., ICML 2013)."""
+    training = Training(epochs=1, batch_size=11, learning_rate=0.05, momentum=0.6, weight_decay=0.3)
+    watched = Watched(label_task())
+    trained = run(watched, tmp_path, training)
+    assert [len(batch) for batch in watched.batches] == [11, 11]
+    again = label_task()
+    weights = list(again.model.parameters())
+    speeds = [torch.zeros_like(weight) for weight in weights]
+    for step, batch in enumerate(watched.batches):
+        again.model.train()
+        loss = again.losses(torch.tensor(batch), np.random.default_rng(0))["loss"]
+        gradients = torch.autograd.grad(loss, weights)
+        with torch.no_grad():
+            for weight, speed, gradient in zip(weights, speeds, gradients, strict=True):
+                speed.mul_(0.6).add_(gradient + 0.3 * weight)
+                weight.sub_(learning_rate(training, step / 2) * speed)
+    for found, expected in zip(trained.parameters(), weights, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("windows", "batch", "steps"),
     [(64, 64, 1), (65, 64, 1), (66, 64, 2), (128, 64, 2), (2, 64, 1), (130, 2, 65), (131, 2, 65)],
