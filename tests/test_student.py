@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import shutil
+import textwrap
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ class TestAnswers:
         assert Student.load(exported, precision="int8").model.runtime == "litert"
         with pytest.raises(BadInputError, match="no int4 model in it, it has onnx float32"):
             Student.load(exported, precision="int4")
+
+
+def test_the_python_of_the_page_in_the_bundle_runs(
+    run: Run, exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (exported / "README.md").read_text("utf-8")
+    block = page[page.index("    from topokd_edge.bundle import Student") :].split("\n\nA recording")[0]
+    monkeypatch.chdir(exported)
+    exec(compile(textwrap.dedent(block), "README.md", "exec"), {"samples": signal(run, 2)})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["0", "50"], ["25", "75"], ["50", "100"]]
+    assert (exported / "MODEL_CARD.md").read_text("utf-8").startswith("---\nlicense: ")
 
 
 class TestFeed:

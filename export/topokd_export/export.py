@@ -18,6 +18,7 @@ from topokd_edge.errors import UsageError
 from topokd_edge.files import new_folder, refuse_existing, sha256_bytes, write_bytes, write_json, write_text
 from topokd_edge.manifest import MANIFEST
 from topokd_edge.progress import Progress, silent
+from topokd_edge.report.model_card import MODEL_CARD, model_card
 from topokd_edge.run import OPTIMISTIC, Run
 from topokd_export.c.bundled import MAIN_FILE, c_checks, write_c_folder
 from topokd_export.c.writer import AppNumbers
@@ -131,6 +132,8 @@ def export_student(
         write_bytes(folder / SELF_TEST, _npz({"x": x, **expected}))
         write_json(folder / MANIFEST, manifest.to_json())
         write_text(folder / "README.md", readme(manifest))
+        card = model_card(run, student.fold_run, student.windows, manifest, judged.get("loss"))
+        write_text(folder / MODEL_CARD, card)
         write_sums(folder)
     steps.start("done")
     return {

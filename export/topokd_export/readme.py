@@ -27,15 +27,18 @@ Classes, in output order: {classes}.
 
 ONNX takes `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
 {int8_note}{c_note}
-In Python:
+In Python, with numpy and one of onnxruntime, ai-edge-litert and tflite-runtime, all of this is done for you:
 
-    from pathlib import Path
-    from topokd_edge.bundle import Bundle, open_model
+    from topokd_edge.bundle import Student
 
-    bundle = Bundle.open(Path("."))
-    bundle.check_hashes()
-    model = open_model(bundle.model_path("{target}", "{precision}"))
-    logits = model.run(bundle.manifest.normalisation.apply(windows))  # float32 (n, {channels}, {length})
+    student = Student.load(".", rate_hz={rate_exact})  # hashes checked, self-test run
+    for answer in student.push(samples):  # as many as there are, shape (n, {channels}), units as above
+        print(answer.start, answer.stop, answer.class_name, answer.probability)
+    student.gap()  # where samples were lost: no window crosses it
+
+A recording as a whole, from the command line: `topokd-edge predict . recording.csv --out timeline.csv`.
+
+How right it is, on whom, and what it cannot do: `MODEL_CARD.md`.
 
 ## Before trusting it
 
@@ -65,11 +68,11 @@ def readme(manifest: Manifest) -> str:
     """Return the Markdown page that explains a bundle to an app developer."""
     normalisation = manifest.normalisation
     rows = zip(manifest.channel_names, manifest.units, normalisation.mean, normalisation.std, strict=True)
-    best = [item for item in manifest.files if item.target != "c"][-1]
     return _PAGE.format(
         channels=manifest.channels,
         length=manifest.length,
         rate=manifest.rate_hz,
+        rate_exact=repr(manifest.rate_hz),
         seconds=manifest.length / manifest.rate_hz,
         count=len(manifest.class_names),
         channel_rows="\n".join(
@@ -81,8 +84,6 @@ def readme(manifest: Manifest) -> str:
         classes=", ".join(manifest.class_names),
         int8_note=_INT8 if manifest.int8 else "",
         c_note=_C if any(item.target == "c" for item in manifest.files) else "",
-        target=best.target,
-        precision=best.precision,
         self_test=manifest.self_test,
         sums=SUMS,
     )
