@@ -81,14 +81,18 @@ OWN = {"x": ("mV", 100.0, 50.0), "y": ("g", -3.0, 1.0), "z": ("uT", 0.01, 0.002)
 """Unit, mean and standard deviation of each channel of the student, in its order."""
 
 
-def make_run(folder: Path, *, windows_each: int = 80, channels: tuple[str, ...] = ("x", "y", "z")) -> Run:
+def make_run(
+    folder: Path, *, windows_each: int = 80, channels: tuple[str, ...] = ("x", "y", "z"), spike: float = 0.0
+) -> Run:
     """Write a run with one finished fold: three subjects, raw units of very different scale.
 
+    One sample of a fit subject is `spike` standard deviations higher than it was.
     Of the channels, x, y and z are the student's, and what it answers by; others are noise in degC.
     """
     n = 3 * windows_each
     units, mean, std = zip(*(OWN.get(name, ("degC", 20.0, 3.0)) for name in channels), strict=True)
     own, y = activities(n, seed=1)
+    own[0, :, 5] += spike
     x = np.random.default_rng(2).normal(size=(n, len(channels), LENGTH))
     x[:, [channels.index(name) for name in OWN]] = own
     windows = windows_of(

@@ -109,8 +109,8 @@ def layers_report(
 
 
 def worst(layers: list[Layer], n: int = 3) -> list[Layer]:
-    """Return the `n` tensors whose rounding alone changes most answers; of equals, the noisiest."""
-    return sorted(layers, key=lambda item: (-item.changed, item.own_db))[:n]
+    """Return the `n` tensors whose rounding alone changes most answers, in percent; of equals, the first."""
+    return sorted(layers, key=lambda item: -round(item.changed, 2))[:n]
 
 
 def _layer(

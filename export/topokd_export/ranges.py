@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from topokd_export.deploy import MEAN, PAD, Array, DeployGraph
+from topokd_export.deploy import INPUT, MEAN, PAD, Array, DeployGraph
 
 if TYPE_CHECKING:
     from topokd_export.simulate import Ranges
@@ -23,7 +23,9 @@ _SHRINKING = np.geomspace(1.0, 0.02, 60)
 def find_ranges(graph: DeployGraph, windows: Array, choice: Choice, tail: float = 0.001) -> Ranges:
     """Return the range of every tensor of a deploy form over calibration windows.
 
-    Pooled features and logits, which every answer depends on, always keep their extremes.
+    The input's range is chosen first, and the others on windows clipped to it, as the file will see them: a
+    spike in one window then widens nothing. Pooled features and logits, which every answer depends on, keep
+    their extremes.
 
     Parameters
     ----------
@@ -38,6 +40,10 @@ def find_ranges(graph: DeployGraph, windows: Array, choice: Choice, tail: float 
     dict
         (low, high) by tensor name; PAD, which has its input's, is left out.
     """
+    if choice != "min-max":
+        ends = (float(windows.min()), float(windows.max()))
+        counted = np.histogram(windows, bins=_BINS, range=_wide(ends))[0]
+        windows = np.clip(windows, *_chosen(choice, ends, counted, tail))
     extremes: Ranges = {}
     for name, values in _values(graph, windows):
         low, high = extremes.get(name, (0.0, 0.0))
@@ -47,15 +53,18 @@ def find_ranges(graph: DeployGraph, windows: Array, choice: Choice, tail: float 
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in extremes}
     for name, values in _values(graph, windows):
         counts[name] += np.histogram(values, bins=_BINS, range=_wide(extremes[name]))[0]
-    kept = {graph.ops[-1].name, *(op.name for op in graph.ops if op.kind == MEAN)}
+    # The input is clipped already.
+    kept = {INPUT, graph.ops[-1].name, *(op.name for op in graph.ops if op.kind == MEAN)}
     return {
-        name: ends
-        if name in kept
-        else _percentile(ends, counts[name], tail)
-        if choice == "percentile"
-        else _least_error(ends, counts[name])
+        name: ends if name in kept else _chosen(choice, ends, counts[name], tail)
         for name, ends in extremes.items()
     }
+
+
+def _chosen(
+    choice: Choice, ends: tuple[float, float], counts: npt.NDArray[np.int64], tail: float
+) -> tuple[float, float]:
+    return _percentile(ends, counts, tail) if choice == "percentile" else _least_error(ends, counts)
 
 
 def _values(graph: DeployGraph, windows: Array) -> Iterator[tuple[str, Array]]:
