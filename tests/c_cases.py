@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
-from export_cases import LENGTH, SPEC, activities, trained_student
+from ai_edge_litert import schema_py_generated as schema
+from export_cases import LENGTH, activities, random_student, trained_student
 from topokd_export.c.host import HostStudent
 from topokd_export.c.integer_graph import IntegerGraph, read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, write_c
-from topokd_export.deploy import deploy_form
+from topokd_export.deploy import DeployGraph, Op, deploy_form
 from topokd_export.quantise import quantise
+from topokd_export.selftest import smooth_signals
 
 from topokd_edge.bundle import Normalisation
+from topokd_edge.models.wrn import WRNSpec
 
 NORMALISATION = Normalisation((100.0, -3.0, 0.01), (50.0, 1.0, 0.002))
-KERNELS = ("REF", "BLK", "SMLAD")
+NAMES = ("lie", "run", "sit", "stand", "walk")
 
 
 @functools.cache
@@ -25,28 +29,44 @@ def int8_file() -> bytes:
     return quantise(deploy_form(trained_student(), (LENGTH,)), activities(128, seed=5)[0])
 
 
-def app(graph: IntegerGraph, names: tuple[str, ...] = ("lie", "run", "sit", "stand", "walk")) -> AppNumbers:
-    return AppNumbers(50.0, ("x", "y", "z"), ("mV", "g", "uT"), NORMALISATION, names)
+@functools.cache
+def large_int8_file() -> bytes:
+    """A student of the usual size: 500 samples of 3 channels, 14 classes, 10 million products."""
+    model = random_student(WRNSpec(1, 16, 1, 3, 14))
+    return quantise(deploy_form(model, (500,)), smooth_signals(128, 3, 500, seed=0))
 
 
-def c_files(content: bytes, **options: object) -> dict[str, str]:
-    graph = read_integer_graph(content)
-    levels = any_levels(graph, 3, seed=9)
-    logits = tflm_logits(content, levels)
-    return write_c(graph, app(graph, **options), SelfTest(levels, logits))  # type: ignore[arg-type]
+def graph_of(content: bytes) -> IntegerGraph:
+    return read_integer_graph(content)
+
+
+def app(graph: IntegerGraph, names: tuple[str, ...] = NAMES) -> AppNumbers:
+    """What an app must know of any graph: its own numbers for three channels, plain ones otherwise."""
+    channels, classes = graph.input.channels, graph.output.channels
+    own = NORMALISATION if channels == 3 else Normalisation((0.5,) * channels, (2.0,) * channels)
+    labels = names if classes == len(names) else tuple(f"class {i}" for i in range(classes))
+    return AppNumbers(50.0, tuple(f"ch{i}" for i in range(channels)), ("g",) * channels, own, labels)
+
+
+def c_files(content: bytes, names: tuple[str, ...] = NAMES) -> dict[str, str]:
+    """The C with a self-test of extreme and random windows."""
+    graph = graph_of(content)
+    levels = any_levels(graph, 4, seed=9)
+    return write_c(graph, app(graph, names), SelfTest(levels, tflm_logits(content, levels)))
 
 
 def compiled(content: bytes, kernel: str = "BLK", *flags: str) -> HostStudent:
-    classes = read_integer_graph(content).output.channels
-    return HostStudent(c_files(content), classes, ("-O2", f"-DTK_KERNEL=TK_KERNEL_{kernel}", *flags))
+    classes = graph_of(content).output.channels
+    return HostStudent(c_files(content), classes, ("-O1", f"-DTK_KERNEL=TK_KERNEL_{kernel}", *flags))
 
 
 def any_levels(graph: IntegerGraph, n: int, seed: int = 0) -> np.ndarray:
-    """Random quantised windows, the first of them extreme: int8 (n, length, channels)."""
+    """Random quantised windows, the first three of them extreme: int8 (n, length, channels)."""
     rng = np.random.default_rng(seed)
     levels = rng.integers(-128, 128, (n, graph.input.rows, graph.input.channels)).astype(np.int8)
-    levels[0], levels[1 % n] = -128, 127
-    levels[2 % n].ravel()[::2], levels[2 % n].ravel()[1::2] = -128, 127
+    levels[:3] = -128
+    levels[1:2] = 127
+    levels[2:3].reshape(-1)[::2] = 127
     return levels
 
 
@@ -64,7 +84,7 @@ def tflm_logits(content: bytes, levels: np.ndarray) -> np.ndarray:
 
 
 def lite_tensors(content: bytes, window: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """Every activation by LiteRT's reference kernels for one window."""
+    """Every activation of one window by LiteRT's reference kernels."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     (folder / "m.tflite").write_bytes(content)
@@ -83,4 +103,78 @@ def lite_tensors(content: bytes, window: np.ndarray, folder: Path) -> dict[str, 
     }
 
 
-__all__ = ["KERNELS", "LENGTH", "NORMALISATION", "SPEC"]
+def random_graph(seed: int) -> DeployGraph:
+    """Every operator, in sizes that are no power of two, with weights of very unlike channels."""
+    rng = np.random.default_rng(seed)
+    length, ci = int(rng.integers(9, 40)), int(rng.integers(1, 9))
+    a, b, classes = (int(n) for n in rng.integers(1, 12, 3))
+    k1, k2, k3 = (int(rng.choice([1, 3, 5])) for _ in range(3))
+    half = (length - 1) // 2 + 1
+
+    def op(
+        kind: str, name: str, source: tuple[str, ...], shape: tuple[int, ...], *size: int, **more: object
+    ) -> Op:
+        weight = rng.normal(0, 1, size) * np.exp(rng.normal(0, 1, (size[0], *[1] * (len(size) - 1))))
+        bias = rng.normal(0, 1, size[0]) * np.exp(rng.normal(0, 1.5))
+        return Op(
+            kind, name, source, shape, weight.astype(np.float32), bias.astype(np.float32), **more  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    stride_source = "pad" if k3 > 1 else "scale"
+    ops = [
+        op("conv", "first", ("input",), (length, a), a, k1, ci),
+        op("scale", "scale", ("first",), (length, a), a, relu=True),
+        op("conv", "same", ("scale",), (length, a), a, k2, a, relu=bool(rng.integers(2))),
+        Op("add", "sum", ("same", "first"), (length, a)),
+        Op("pad", "pad", ("scale",), (length + 2, a)),
+        op("conv", "strided", (stride_source,), _strided(length, k3, b), b, min(k3, 3), a, stride=2),
+        op("conv", "short", ("sum",), (half, b), b, 1, a, stride=2),
+    ]
+    if k3 == 1:
+        ops = [item for item in ops if item.kind != "pad"]
+    ops += [
+        Op("add", "twice", ("short", "strided"), (half, b)),
+        op("scale", "last", ("twice",), (half, b), b, relu=True),
+        Op("mean", "mean", ("last",), (b,)),
+        op("dense", "head", ("mean",), (classes,), classes, b),
+    ]
+    return DeployGraph((length,), ci, tuple(ops))
+
+
+def _strided(length: int, kernel: int, channels: int) -> tuple[int, int]:
+    return ((length - 1) // 2 + 1, channels)
+
+
+def random_int8(seed: int, *, perturbed: bool = False) -> bytes:
+    graph = random_graph(seed)
+    content = quantise(graph, smooth_signals(128, graph.channels, graph.size[0], seed=seed))
+    return _perturbed(content, seed) if perturbed else content
+
+
+def _perturbed(content: bytes, seed: int) -> bytes:
+    """Give every activation another scale and zero point, as another way of quantising might.
+
+    Shifts to the left, activations that cut elsewhere than at -128, and sums of any two scales come up.
+    """
+    rng = np.random.default_rng(seed)
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    codes = [code.builtinCode for code in model.operatorCodes]
+    operators = schema.BuiltinOperator
+    for tensor in graph.tensors:
+        numbers = tensor.quantization
+        if tensor.type == schema.TensorType.INT8 and model.buffers[tensor.buffer].data is None:
+            numbers.scale = (np.asarray(numbers.scale) * np.exp(rng.normal(-1, 1.5))).astype(np.float32)
+            numbers.zeroPoint = rng.integers(-128, 128, 1)
+    for operator in graph.operators:
+        kind = codes[operator.opcodeIndex]
+        first, out = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
+        if kind == operators.PAD:
+            out.quantization = first.quantization
+        if kind in (operators.CONV_2D, operators.DEPTHWISE_CONV_2D, operators.FULLY_CONNECTED):
+            weight, bias = (graph.tensors[index] for index in operator.inputs[1:3])
+            product = np.asarray(first.quantization.scale) * np.asarray(weight.quantization.scale)
+            bias.quantization.scale = product.astype(np.float32)
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -241,7 +241,7 @@ class _Reader:
         x, out = self._tensor(operator.inputs[0]), self._tensor(operator.outputs[0])
         weight = self._constant(operator.inputs[1])
         self._require(name, x.rows == 1, f"{x.rows} rows, known is 1")
-        rescale = self._rescale(operator, name, x, out)
+        rescale = self._rescale(operator, name, x, out, dense=True)
         return self._checked_conv(name, x, out, weight[:, None], self._bias(operator), rescale, 1, 0)
 
     def _checked_conv(
@@ -315,14 +315,14 @@ class _Reader:
         multiplier, shift = (multiplier << room) // x.rows, shift - room
         return Mean(name, (x.name,), out, x.zero_point, x.rows, multiplier, shift)
 
-    def _rescale(self, operator: Any, name: str, x: Tensor, out: Tensor) -> Rescale:
+    def _rescale(self, operator: Any, name: str, x: Tensor, out: Tensor, *, dense: bool = False) -> Rescale:
         scales = np.asarray(self._graph.tensors[operator.inputs[1]].quantization.scale, dtype=np.float64)
-        if len(scales) == 1:
-            # Per tensor, TensorFlow Lite multiplies the two scales in float32.
+        if len(scales) == 1 and dense:
+            # One scale for a whole dense layer: TensorFlow Lite multiplies the two in float32.
             product = np.float32(x.scale) * np.float32(scales[0])
             effective = np.full(out.channels, np.float64(product) / out.scale)
         else:
-            effective = x.scale * scales / out.scale
+            effective = np.broadcast_to(x.scale * scales / out.scale, out.channels)
         pairs = [quantised_multiplier(float(value)) for value in effective]
         low, high = self._activation(operator, name, out)
         multiplier, shift = (np.array(part) for part in zip(*pairs, strict=True))

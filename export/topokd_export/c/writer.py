@@ -18,8 +18,8 @@ RUNTIME = ("topokd_kernels.h", "topokd_arithmetic.h", "topokd_dot.h", "topokd_ke
 EXAMPLE = "main.c"
 _TEMPLATES = ("student.h", "student.c", EXAMPLE)
 
-_RING_STATE = 15
-"""Three 32-bit counters, and up to 3 bytes before them."""
+_RING_STATE = 12
+"""Three 32-bit counters."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,12 @@ def write_c(graph: IntegerGraph, app: AppNumbers, self_test: SelfTest | None) ->
 
 def ram_bytes(graph: IntegerGraph, plan: Plan, *, value_bytes: int = 2) -> int:
     """Return the size of `student_t`; a widened value takes 2 bytes with SMLAD, 1 otherwise."""
-    scratch = -(-plan.scratch_values * value_bytes // 8) * 8
-    return plan.arena_bytes + scratch + -(-(graph.input.bytes + _RING_STATE) // 8) * 8
+    scratch = _rounded(plan.scratch_values * value_bytes, 8)
+    return plan.arena_bytes + scratch + _rounded(_rounded(graph.input.bytes, 4) + _RING_STATE, 8)
+
+
+def _rounded(size: int, to: int) -> int:
+    return -(-size // to) * to
 
 
 def weight_bytes(graph: IntegerGraph) -> int:

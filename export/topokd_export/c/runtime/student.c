@@ -179,4 +179,10 @@ const char *student_layer_name(int32_t index)
     @LAYER_NAMES@};
     return ((index >= 0) && (index < STUDENT_LAYERS)) ? names[index] : NULL;
 }
+
+uint32_t student_layer_checksum(const student_t *student, int32_t index)
+{
+    const int known = (student != NULL) && (index >= 0) && (index < STUDENT_LAYERS);
+    return (known != 0) ? student->checksums[index] : 0U;
+}
 #endif

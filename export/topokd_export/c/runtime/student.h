@@ -100,8 +100,9 @@ float student_logit(int8_t quantised);
 const char *student_class_name(int32_t label);
 
 #ifdef STUDENT_DEBUG
-/* Name of the layer whose output student_t.checksums[index] is of; NULL when there is none. */
+/* Name of a layer, 0..STUDENT_LAYERS-1, and checksum of its output in the last run; NULL and 0 beyond. */
 const char *student_layer_name(int32_t index);
+uint32_t student_layer_checksum(const student_t *student, int32_t index);
 #endif
 
 #ifdef __cplusplus

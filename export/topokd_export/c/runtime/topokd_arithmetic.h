@@ -33,14 +33,27 @@ static inline int32_t tk_divide(int32_t x, int32_t exponent)
     return (x >> exponent) + (((x & mask) > threshold) ? 1 : 0);
 }
 
-/* The same in few instructions, where the generator allows it: from the doubled sum, exponent 1..20.
+/* tk_high_multiply of half of `doubled`. */
+static inline int32_t tk_high_half(int32_t doubled, int32_t multiplier)
+{
+#if defined(__arm__) && defined(__ARM_FEATURE_DSP)
+    int32_t x;
+    __asm__("smmulr %0, %1, %2" : "=r"(x) : "r"(doubled), "r"(multiplier));
+    return x;
+#else
+    const int64_t product = (int64_t)doubled * multiplier;
+    return (int32_t)(product >> 32) + (int32_t)((uint32_t)product >> 31);
+#endif
+}
+
+/* The whole in few instructions, where the generator allows it: from the doubled sum, exponent 1..20.
  *
- * High half of a doubled product = tk_high_multiply. Adding -1 to negatives and a half to all, then shifting,
- * is tk_divide; and what is added after a shift can be added before it: see tk_quick_offset.
+ * Adding -1 to negatives and a half to all, then shifting, is tk_divide; and what is to be added after a shift
+ * can be added before it: see tk_quick_offset.
  */
 static inline int32_t tk_quick(int32_t doubled, int32_t multiplier, int32_t exponent, int32_t offset)
 {
-    const int32_t x = (int32_t)((((int64_t)doubled * multiplier) + ((int64_t)1 << 31)) >> 32);
+    const int32_t x = tk_high_half(doubled, multiplier);
     return (x + (x >> 31) + offset) >> exponent;
 }
 
@@ -51,7 +64,13 @@ static inline int32_t tk_quick_offset(int32_t zero_point, int32_t exponent)
 
 static inline int8_t tk_byte(int32_t x)
 {
+#if defined(__arm__) && defined(__ARM_FEATURE_SAT)
+    int32_t y;
+    __asm__("ssat %0, #8, %1" : "=r"(y) : "r"(x));
+    return (int8_t)y;
+#else
     return (int8_t)tk_clamp(x, -128, 127);
+#endif
 }
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "topokd_arithmetic.h"
 
-#if TK_KERNEL == TK_KERNEL_SMLAD
+#if (TK_KERNEL == TK_KERNEL_SMLAD) || (TK_KERNEL == TK_KERNEL_MVE)
 #define TK_ROWS 4
 #define TK_CHANNELS 1
 #else
@@ -101,7 +101,43 @@ static inline void tk_widen(const int8_t *in, int32_t channels, tk_value *out)
     }
 }
 
-#if TK_KERNEL != TK_KERNEL_REF
+#if TK_KERNEL == TK_KERNEL_MVE
+
+#include <arm_mve.h>
+
+/* Sixteen values at a time; lanes beyond the end are zero. */
+static TK_OUTLINE void tk_sum(tk_block *block)
+{
+    const int8_t *w = block->weight[0];
+    const int8_t *a = block->rows[0];
+    const int8_t *b = block->rows[1];
+    const int8_t *c = block->rows[2];
+    const int8_t *d = block->rows[3];
+    int32_t left = (int32_t)(block->end - w);
+    int32_t sum_a = block->sums[0][0];
+    int32_t sum_b = block->sums[0][1];
+    int32_t sum_c = block->sums[0][2];
+    int32_t sum_d = block->sums[0][3];
+    for (; left > 0; left -= 16) {
+        const mve_pred16_t there = vctp8q((uint32_t)left);
+        const int8x16_t weights = vldrbq_z_s8(w, there);
+        sum_a = vmladavaq_p_s8(sum_a, weights, vldrbq_z_s8(a, there), there);
+        sum_b = vmladavaq_p_s8(sum_b, weights, vldrbq_z_s8(b, there), there);
+        sum_c = vmladavaq_p_s8(sum_c, weights, vldrbq_z_s8(c, there), there);
+        sum_d = vmladavaq_p_s8(sum_d, weights, vldrbq_z_s8(d, there), there);
+        w += 16;
+        a += 16;
+        b += 16;
+        c += 16;
+        d += 16;
+    }
+    block->sums[0][0] = sum_a;
+    block->sums[0][1] = sum_b;
+    block->sums[0][2] = sum_c;
+    block->sums[0][3] = sum_d;
+}
+
+#elif TK_KERNEL != TK_KERNEL_REF
 
 /* Where the compiler has vectors it makes better use of the plain loop. */
 #if !defined(__SSE2__) && !defined(__ARM_NEON) && !defined(__wasm_simd128__) && !defined(__ARM_FEATURE_MVE)

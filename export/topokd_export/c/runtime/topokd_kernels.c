@@ -150,6 +150,9 @@ void tk_run_conv(const tk_conv *layer, const int8_t *in, int8_t *out, tk_value *
 static void quick_scale(const tk_scale *layer, const int8_t *in, int8_t *out)
 {
     const int32_t channels = layer->channels;
+    const int32_t count = layer->rows * channels;
+    const int8_t *const in_end = &in[count];
+    int8_t *const out_end = &out[count];
     int32_t channel;
     for (channel = 0; channel < channels; channel++) {
         const int32_t weight = 2 * layer->weight[channel];
@@ -157,14 +160,11 @@ static void quick_scale(const tk_scale *layer, const int8_t *in, int8_t *out)
         const int32_t multiplier = layer->rescale.multiplier[channel];
         const int32_t exponent = -layer->rescale.shift[channel];
         const int32_t offset = tk_quick_offset(layer->rescale.zero_point, exponent);
-        const int8_t *x = &in[channel];
-        int8_t *y = &out[channel];
-        int32_t rows = layer->rows;
-        for (; rows > 0; rows--) {
-            *y = tk_byte(tk_quick((*x * weight) + bias, multiplier, exponent, offset));
-            x += channels;
-            y += channels;
-        }
+        int32_t i = channel - count;
+        do {
+            out_end[i] = tk_byte(tk_quick((in_end[i] * weight) + bias, multiplier, exponent, offset));
+            i += channels;
+        } while (i < 0);
     }
 }
 
@@ -177,13 +177,18 @@ static void quick_add(const tk_add *layer, const int8_t *first, const int8_t *se
     const int32_t offset = tk_quick_offset(layer->out_zero_point, out_exponent);
     const int32_t a_zero = -layer->zero_point[0] * ((int32_t)1 << 21);
     const int32_t b_zero = -layer->zero_point[1] * ((int32_t)1 << 20);
-    int32_t i;
-    for (i = 0; i < layer->count; i++) {
+    const int32_t out_multiplier = layer->out_multiplier;
+    const int8_t *const first_end = &first[layer->count];
+    const int8_t *const second_end = &second[layer->count];
+    int8_t *const out_end = &out[layer->count];
+    int32_t i = -layer->count;
+    do {
         /* Twice the first input, scaled; the second one's multiplier is a half, so nothing is rounded. */
-        const int32_t a = tk_quick((first[i] * ((int32_t)1 << 21)) + a_zero, multiplier, exponent, half);
-        const int32_t b = (second[i] * ((int32_t)1 << 20)) + b_zero;
-        out[i] = tk_byte(tk_quick((2 * a) + b, layer->out_multiplier, out_exponent, offset));
-    }
+        const int32_t a = tk_quick((first_end[i] * ((int32_t)1 << 21)) + a_zero, multiplier, exponent, half);
+        const int32_t b = (second_end[i] * ((int32_t)1 << 20)) + b_zero;
+        out_end[i] = tk_byte(tk_quick((2 * a) + b, out_multiplier, out_exponent, offset));
+        i++;
+    } while (i < 0);
 }
 
 #endif
