@@ -242,6 +242,15 @@ def test_a_model_that_answers_wrong_fails_although_its_hashes_fit(copy: Path) ->
     assert any("int8 numbers" in problem for problem in caught.value.problems)
 
 
+def test_a_target_that_cannot_be_checked_is_not_passed_over(copy: Path) -> None:
+    document = json.loads((copy / "manifest.json").read_text())
+    document["files"][1]["target"] = "abacus"
+    (copy / "manifest.json").write_text(json.dumps(document))
+    write_sums(copy)
+    with pytest.raises(CheckFailedError, match=r"(?s)cannot run.*student_float32\.tflite: abacus"):
+        verify_bundle(copy)
+
+
 def _change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(document: dict[str, Any]) -> None:
         *parents, last = path.split(".")

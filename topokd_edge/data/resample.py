@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.arrays import BLOCK, map_npy, write_npy
+from topokd_edge.arrays import BLOCK, forget_pages, map_npy, write_npy
 from topokd_edge.data.gaps import Samples, merged, written
 from topokd_edge.data.recording import Gap, LabelInterval, Recording
 from topokd_edge.data.ticks import COARSE_SHARE, spread_repeats
@@ -285,6 +285,7 @@ def _polyphase(samples: Samples, stretch: _Stretch, ratio: Fraction, taps: Float
         new = new[(low - begin) // down * up :][: min(size // down * up, total - out)]
         line = first + slope * (np.arange(out, out + len(new)) * (down / up))[:, None]
         yield (new + line).astype(np.float32)
+        forget_pages(samples)
 
 
 def _on_stamps(recording: Recording, time: Floats, to_hz: float, path: Path) -> Recording:
@@ -327,6 +328,8 @@ def _lines(
         share = np.divide(at - stamps[left], step, out=np.zeros(len(at)), where=step > 0)
         line = (1 - share) * known[:, left] + share * known[:, right]
         yield line.T.astype(np.float32)
+        forget_pages(samples)
+        forget_pages(time)
 
 
 def _reindexed(

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.arrays import forget_pages
 from topokd_edge.data.recording import Recording
 
 _BLOCK = 1 << 18
@@ -88,6 +89,7 @@ def envelope(recording: Recording, rows: list[int], buckets: int) -> Envelope:
             block = recording.samples[rows, start : min(start + _BLOCK, first[bucket + 1])]
             low[:, bucket] = np.fmin(low[:, bucket], block.min(axis=1))
             high[:, bucket] = np.fmax(high[:, bucket], block.max(axis=1))
+            forget_pages(recording.samples)
     return Envelope(edges, first, low, high)
 
 
