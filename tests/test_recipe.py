@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from made_training import waves
 
 from topokd_edge.distill.method import Distilling
 from topokd_edge.distill.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
@@ -264,6 +265,20 @@ def test_the_three_kinds_of_split_and_their_way_back(tmp_path: Path) -> None:
         assert recipe.split.plan().kind == kind
         assert len(recipe.split.plan().fixed) == folds
         assert parse_recipe(recipe.to_toml(), "again.toml") == recipe
+
+
+def test_every_number_of_a_split_counts() -> None:
+    everyone = waves(9, 1)
+    dealt = {
+        text: tuple(parse_recipe(split_of(text), "mine.toml").split.plan().deal(everyone))
+        for text in (
+            "{ folds = 3 }",
+            "{ folds = 3, seed = 1 }",
+            "{ folds = 3, validation_subjects = 2 }",
+            "{ folds = 4 }",
+        )
+    }
+    assert len(set(dealt.values())) == len(dealt)
 
 
 @pytest.mark.parametrize(
