@@ -10,7 +10,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from export_cases import LENGTH, activities, random_student, trained_student
 from topokd_export.c.host import HostStudent
-from topokd_export.c.integer_graph import IntegerGraph, read_integer_graph
+from topokd_export.c.integer_graph import IntegerGraph
+from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, write_c
 from topokd_export.deploy import DeployGraph, Op, deploy_form
 from topokd_export.quantise import quantise

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from topokd_export.c import literals
 from topokd_export.c.host import HostStudent, compile_c
-from topokd_export.c.integer_graph import read_integer_graph
+from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import write_c
 
 from topokd_edge.bundle import WindowStream, dequantise, quantise_input

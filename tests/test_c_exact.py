@@ -20,7 +20,8 @@ from c_cases import (
 )
 from export_cases import activities
 from topokd_export.c.host import HostStudent
-from topokd_export.c.integer_graph import Add, Conv, Scale, quantised_multiplier
+from topokd_export.c.integer_graph import Add, Conv, Scale
+from topokd_export.c.tflite_reader import quantised_multiplier
 
 from topokd_edge.bundle import open_model, quantise_input
 

@@ -15,7 +15,8 @@ from topokd_edge.files import write_text
 from topokd_edge.manifest import Manifest
 from topokd_export.c.arena import plan_arena
 from topokd_export.c.host import HostStudent
-from topokd_export.c.integer_graph import IntegerGraph, read_integer_graph
+from topokd_export.c.integer_graph import IntegerGraph
+from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, ram_bytes, weight_bytes, write_c
 from topokd_export.deploy import Array
 from topokd_export.verify import REFERENCE_TOLERANCE_LSB, check, compare
