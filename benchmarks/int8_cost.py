@@ -179,8 +179,8 @@ def page(run: Run, found: list[Measured], asked: Int8) -> str:
     parts = [
         f"# {run.recipe['name']}: what int8 costs",
         f"{len(found)} folds, {sum(len(item.y) for item in found)} held-out windows, one seed; files run by "
-        "XNNPACK; the interval and p are over folds. A negative loss is a gain. Calibration windows, 256, are "
-        f"of fit subjects; '{TRAINED}' learned on from {asked.ranges} ranges for {asked.training.epochs} "
+        "XNNPACK; the interval and p are over folds. A negative loss is a gain. Calibration windows, 256, "
+        f"are of fit subjects; '{TRAINED}' learned on from {asked.ranges} ranges for {asked.training.epochs} "
         "epochs, labels and teachers in the loss, its epoch chosen as that of the float student.",
         losses(found)[0],
         "## Which tensors",

@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 import torch
 from export_cases import SPEC, activities, make_run, noise, random_student, torch_logits, trained_student
-from made_training import CHANNELS, LENGTH, SUBSET, TRAINING, distill_task, network
+from made_training import CHANNELS, LENGTH, SUBSET, TRAINING, distill_task, network, waves
 from topokd_export.correct import correct_bias
 from topokd_export.deploy import DeployGraph, deploy_form
 from topokd_export.gate import loss_of, refuse_loss
+from topokd_export.int8_model import make_int8
 from topokd_export.layers import layers_report, worst
-from topokd_export.qat import QuantisedStudent
+from topokd_export.qat import TRAINED_INT8, QuantisedStudent
 from topokd_export.quantise import calibrated, quantise, write_int8
 from topokd_export.ranges import find_ranges
 from topokd_export.simulate import Grid, Ranges, grid, grids_of, range_of, rounded, simulate
-from topokd_export.student import int8_settings
+from topokd_export.student import int8_predictions, int8_settings, load_student
 
 from topokd_edge.bundle import open_model
 from topokd_edge.cli import main
 from topokd_edge.distill.int8_part import Int8
+from topokd_edge.distill.recipe import parse_recipe
+from topokd_edge.distill.run_training import start_run, train_run
 from topokd_edge.distill.trainer import train
 from topokd_edge.errors import CheckFailedError, UsageError
 from topokd_edge.models.wrn import WideResNet, WRNSpec
@@ -290,6 +293,9 @@ def test_settings_of_a_run_and_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         int8_settings(run, ranges="psychic")
     assert caught.value.problems[0].startswith("student.int8.ranges")
+    with pytest.raises(UsageError) as caught:
+        int8_settings(run, training={"epochs": 1, "precision": "bfloat16"})
+    assert "float32" in caught.value.problems[0]
 
 
 def test_training_with_rounding_ends_in_a_file_that_answers_alike(tmp_path: Path) -> None:
@@ -311,3 +317,42 @@ def test_training_with_rounding_ends_in_a_file_that_answers_alike(tmp_path: Path
     assert np.abs(got - expected).max() <= 3.01 * step
     clear = np.abs(expected[:, 0] - expected[:, 1]) > step
     assert (got.argmax(1) == expected.argmax(1))[clear].mean() >= 0.99
+
+
+TINY = """
+name = "tiny"
+split = { folds = 2, validation_subjects = 1 }
+topology = { size = [16, 16] }
+signal_teacher = { network = { depth = 10 }, training = { epochs = 1 } }
+topology_teacher = { network = { depth = 10, stem_stride = 2 }, training = { epochs = 1 } }
+
+[student]
+network = { depth = 10 }
+scratch = { epochs = 1 }
+distilled = { epochs = 1 }
+int8 = { method = "train", ranges = "percentile", training = { epochs = 2, learning_rate = 0.01 } }
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_recipe_trains_int8(tmp_path: Path) -> None:
+    data = tmp_path / "w"
+    waves(6, 24).save(data)
+    recipe = parse_recipe(TINY, "tiny")
+    run = start_run(tmp_path / "r", data, recipe)
+    train_run(run, recipe, device="cpu", only_folds=[1])
+    place = run.fold_run(1, 0)
+    before = {path: path.read_bytes() for path in place.folder.rglob("*.safetensors")}
+    said = int8_predictions(run, 1, 0).logits
+    learned = place.model_folder(TRAINED_INT8)
+    assert len((learned / "metrics.jsonl").read_text().splitlines()) == 2
+    stamp = (learned / "checkpoint.safetensors").read_bytes()
+    assert np.array_equal(int8_predictions(run, 1, 0).logits, said)  # loaded, not trained again
+    student = load_student(run, 1, 0)
+    plain = make_int8(run, student, int8_settings(run, method="calibrate"))
+    assert plain.content != make_int8(run, student).content
+    (learned / "checkpoint.json").unlink()
+    assert np.array_equal(int8_predictions(run, 1, 0).logits, said)  # the same, trained anew
+    assert (learned / "checkpoint.safetensors").read_bytes() == stamp
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (run.folder / "cache" / "int8-fold-1").exists()

@@ -134,7 +134,7 @@ def _int8(run: Run, place: FoldRun, progress: Progress) -> None:
 
     try:
         predict_int8_once(run, place.fold, place.seed, progress)
-    except BadInputError as error:
+    except (BadInputError, UsageError) as error:
         console.note(f"fold {place.fold}, seed {place.seed}: no int8 student: {error}")
 
 

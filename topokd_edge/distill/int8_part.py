@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from topokd_edge.distill.parts import Part, Training
 
@@ -28,3 +28,10 @@ class Int8(Part):
     """Calibration windows, spread over classes and fit subjects."""
     training: Training = Training(epochs=4, learning_rate=0.01, weight_decay=0.0)
     """Of `train`."""
+
+    @field_validator("training")
+    @classmethod
+    def _in_float32(cls, training: Training) -> Training:
+        if training.precision != "float32":
+            raise ValueError("expected precision = 'float32': rounding is simulated in it")
+        return training
