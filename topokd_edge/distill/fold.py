@@ -26,7 +26,8 @@ from topokd_edge.distill.shared import network
 from topokd_edge.distill.signatures import Logits, find_signatures
 from topokd_edge.distill.tasks import DistillTask, LabelTask
 from topokd_edge.distill.teacher import Teacher
-from topokd_edge.distill.trainer import METRICS, Subset, Task, predict, train
+from topokd_edge.distill.together import pays, train_together
+from topokd_edge.distill.trainer import METRICS, Course, Subset, Task, predict, train
 from topokd_edge.files import read_json, write_bytes, write_json
 from topokd_edge.models.wrn import WideResNet, WRNSpec, count
 from topokd_edge.progress import Progress
@@ -175,14 +176,19 @@ class FoldTrainer:
             if name in asked
         }
         folders = [self._folder(index, settings) for index, settings in enumerate(variants)]
+        training = self.recipe.student.distilled
+        seen = self.seen.under(training)
+        tasks = [
+            DistillTask(
+                self._start(settings, teachers, scratch),
+                self.views.student, self.views.y, answering, settings, seen,
+            )
+            for settings in variants
+        ]  # fmt: skip
+        self._at_once(folders, tasks, variants, training)
         students, rows = [], []
         for index, (settings, folder) in enumerate(zip(variants, folders, strict=True)):
-            start = self._start(settings, teachers, scratch)
-            training = self.recipe.student.distilled
-            task = DistillTask(
-                start, self.views.student, self.views.y, answering, settings, self.seen.under(training)
-            )
-            students.append(self._train(folder, self._called(index), task, training))
+            students.append(self._train(folder, self._called(index), tasks[index], training))
             if self.recipe.student.keep == "all":
                 self._predict(folder.name, students[-1], self.views.student)
             meta = read_json(folder / META)
@@ -200,6 +206,29 @@ class FoldTrainer:
         self._keep(
             folders[best], best, {"candidates": rows, "confusion": confusion, "signatures": signatures}
         )
+
+    def _at_once(
+        self,
+        folders: Sequence[Path],
+        tasks: Sequence[Task],
+        variants: Sequence[Distilling],
+        training: Training,
+    ) -> None:
+        """Train candidates whose batches are equally large at once, where that pays."""
+        if not pays(self.views.y.device):
+            return
+        alike: dict[int, list[Course]] = {}
+        for index, (folder, task, settings) in enumerate(zip(folders, tasks, variants, strict=True)):
+            if not (folder / META).is_file():
+                course = Course(
+                    task, self._subset(), training, seed=self.place.seed, folder=folder,
+                    meta=self._meta(task), name=self._called(index),
+                )  # fmt: skip
+                alike.setdefault(len({*settings.strengths()}), []).append(course)
+        name = f"fold {self.fold.fold}, {DISTILLED_STUDENT}"
+        for courses in alike.values():
+            if len(courses) > 1:
+                train_together(courses, training, progress=self.progress, name=name)
 
     def go_on(
         self, student: WideResNet, settings: Distilling, training: Training, folder: Path
@@ -284,23 +313,26 @@ class FoldTrainer:
         return self.views.images
 
     def _train(self, folder: Path, name: str, task: Task, training: Training) -> WideResNet:
-        spec, size = task.model.spec, tuple(task.inputs.shape[2:])
-        params, macs = count(spec, size)
         return train(
             task,
             self._subset(),
             training,
             seed=self.place.seed,
             folder=folder,
-            meta={
-                "params": params,
-                "macs": macs,
-                "input": list(task.inputs.shape[1:]),
-                "chosen_on": self._chosen_on(),
-            },
+            meta=self._meta(task),
             progress=self.progress,
             name=f"fold {self.fold.fold}, {name}",
         )
+
+    def _meta(self, task: Task) -> dict[str, Any]:
+        """Return what a checkpoint says of its network besides its training."""
+        params, macs = count(task.model.spec, tuple(task.inputs.shape[2:]))
+        return {
+            "params": params,
+            "macs": macs,
+            "input": list(task.inputs.shape[1:]),
+            "chosen_on": self._chosen_on(),
+        }
 
     def _subset(self) -> Subset:
         fit = self._of(self.fold.fit)

@@ -74,6 +74,9 @@ class Teacher:
     def _check(self, batch: Tensor) -> None:
         if self._model.training:
             raise RuntimeError("a teacher was woken into training mode")
-        if not self._known[batch].all():
+        known = self._known[batch].all()
+        if batch.is_cuda:  # asked on the device: the host need not wait for the answer
+            torch._assert_async(known, "a teacher was asked about windows it does not answer for")
+        elif not known:
             strangers = batch[~self._known[batch]].tolist()
             raise RuntimeError(f"a teacher was asked about windows it does not answer for: {strangers}")

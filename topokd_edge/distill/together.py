@@ -63,6 +63,7 @@ def train_together(
             progress(f"{name}, {len(learning)} at once", epoch, training.epochs, learning[0].note())
             run_epoch(learning, step, time.perf_counter())
         progress(f"{name}, {len(learning)} at once", training.epochs, training.epochs, learning[0].note())
+        group.part()
     return [course.finish() for course in courses]
 
 
@@ -75,7 +76,7 @@ class Group(WideResNet):
 
     def __init__(self, models: Sequence[WideResNet]) -> None:
         super().__init__(models[0].spec)
-        self._number = len(models)
+        self._number, self._models = len(models), tuple(models)
         self.low_precision = models[0].low_precision
         for name, module in [*self.named_modules()]:
             if (grown := _grown(module, self._number)) is not None:
@@ -83,6 +84,12 @@ class Group(WideResNet):
         self.to(models[0].head.weight.device)
         for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
             _share(tensor, [_part(model, name) for model in models])
+
+    def part(self) -> None:
+        """Give each network storage of its own again."""
+        for model in self._models:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                tensor.data, tensor.grad = tensor.data.clone(), None
 
     def losses(
         self, tasks: Sequence[Any], batches: Sequence[Tensor], rngs: Sequence[np.random.Generator]
