@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from export_cases import LENGTH, activities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from topokd_export.c import literals
-from topokd_export.c.host import HostStudent, compile_c
+from topokd_export.c.host import SOURCES, HostStudent, compile_c
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import write_c
 
@@ -164,6 +165,15 @@ def test_the_header_can_be_included_twice(tmp_path: Path) -> None:
         '#include "student.h"\n#include "student.h"\nint main(void) { return STUDENT_CLASSES - 5; }\n'
     )
     compile_c(tmp_path, ("app.c",), tmp_path / "app")
+    assert subprocess.run([tmp_path / "app"], check=False).returncode == 0
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "embedding.md").read_text("utf-8")
+    (example,) = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
+    for name, text in {**c_files(int8_file()), "app.c": example}.items():
+        (tmp_path / name).write_text(text)
+    compile_c(tmp_path, ("app.c", *SOURCES), tmp_path / "app")
     assert subprocess.run([tmp_path / "app"], check=False).returncode == 0
 
 

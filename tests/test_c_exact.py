@@ -18,12 +18,16 @@ from c_cases import (
     random_int8,
     tflm_logits,
 )
-from export_cases import activities
+from export_cases import activities, random_student
+from made_recordings import shared_data
 from topokd_export.c.host import HostStudent
 from topokd_export.c.integer_graph import Add, Conv, Scale
 from topokd_export.c.tflite_reader import quantised_multiplier
+from topokd_export.deploy import deploy_form
+from topokd_export.quantise import quantise
 
 from topokd_edge.bundle import open_model, quantise_input
+from topokd_edge.models.wrn import WRNSpec
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> int:
@@ -150,3 +154,20 @@ def test_multipliers(value: float, expected: tuple[int, int]) -> None:
     assert quantised_multiplier(value) == expected
     assert quantised_multiplier(0.0) == (0, 0)
     assert quantised_multiplier(1 - 2**-40) == (1 << 30, 1)
+
+
+@pytest.mark.slow
+def test_real_windows_of_eight_people() -> None:
+    """A student as large as on a wrist, on the 125-sample windows of DSADS, calibrated on them."""
+    with np.load(shared_data("dsads/dsads_3imu_25hz.npz")) as data:
+        counts = data["counts"][:6].reshape(6, -1, 125)[:, ::8].astype(np.float32)
+    mean, std = (getattr(counts, name)(axis=(1, 2), keepdims=True) for name in ("mean", "std"))
+    x = np.moveaxis((counts - mean) / std, 0, 1)
+    model = random_student(WRNSpec(1, 16, 1, 6, 19))
+    content = quantise(deploy_form(model, (125,)), x[:: len(x) // 200])
+    graph = graph_of(content)
+    levels = quantise_input(np.moveaxis(x, 1, 2), graph.input.scale, graph.input.zero_point)
+    assert len(levels) >= 1000
+    expected = tflm_logits(content, levels)
+    for kernel in ("REF", "BLK"):
+        assert np.array_equal(compiled(content, kernel).invoke(levels), expected), kernel

@@ -21,7 +21,14 @@ import numpy.typing as npt
 from topokd_edge.errors import CheckFailedError
 from topokd_export.c.host import SOURCES, WARNINGS
 
-CPUS = {"cortex_m3": "UC_CPU_ARM_CORTEX_M3", "cortex_m4": "UC_CPU_ARM_CORTEX_M4"}
+CPUS = {
+    "cortex_m0plus": "UC_CPU_ARM_CORTEX_M0",
+    "cortex_m3": "UC_CPU_ARM_CORTEX_M3",
+    "cortex_m4": "UC_CPU_ARM_CORTEX_M4",
+    "cortex_m7": "UC_CPU_ARM_CORTEX_M7",
+    "cortex_m33+dsp": "UC_CPU_ARM_CORTEX_M33",
+}
+"""Cores by the compiler's name. Helium (Cortex-M55) is not among what Unicorn runs."""
 _ENTRY = """#include "student.h"
 static student_t student;
 int32_t start(const int8_t *in, int8_t *out);
@@ -38,7 +45,7 @@ class Firmware:
     Attributes
     ----------
     cpu
-        Such as cortex_m4.
+        Of `CPUS`.
     elf
         The whole file.
     segments
