@@ -9,7 +9,13 @@ from pathlib import Path
 
 from topokd_edge.cli._installed import BASE, Package, installed_version, satisfies, try_import
 
-_TORCH = "import torch; c = torch.cuda; print(c.get_device_name(0) if c.is_available() else 'cpu')"
+_TORCH = """
+import torch
+from topokd_edge.distill.precision import fast_bfloat16
+cuda = torch.cuda.is_available()
+speed = "fast" if fast_bfloat16(torch.device("cuda" if cuda else "cpu")) else "no fast"
+print(f"{torch.cuda.get_device_name(0) if cuda else 'cpu'} ({speed} bfloat16)")
+"""
 _RUNTIMES = {
     "onnxruntime": "import onnxruntime",
     "ai-edge-litert": "import ai_edge_litert.interpreter",

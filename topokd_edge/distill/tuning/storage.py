@@ -61,7 +61,7 @@ def open_storage(url: str, folder: Path) -> BaseStorage:
         except ImportError as error:
             raise MissingError(
                 f"{_place(url, folder)}: the package that speaks to it is missing ({error})",
-                hint="pip install 'psycopg[binary]' (postgresql+psycopg://...), or psycopg2-binary",
+                hint="pip install 'topokd-edge[postgres]' (postgresql+psycopg://...), or psycopg2-binary",
             ) from None
         except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
             raise BadInputError(
