@@ -66,6 +66,17 @@ def test_clang_is_silent(target: str, tmp_path: Path) -> None:
     compile_silently(tmp_path, kernels, *ZIG, *flags, "-O2")
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_best_kernel_of_the_core_is_the_default(target: str, tmp_path: Path) -> None:
+    flags, kernels = TARGETS[target]
+    written(tmp_path, random_int8(0))
+    wanted = (
+        f'#include "student.h"\n#if TK_KERNEL != TK_KERNEL_{kernels[-1]}\n#error another\n#endif\nint x;\n'
+    )
+    (tmp_path / "default.c").write_text(wanted)
+    run(*ZIG, *flags, "-std=c99", "-c", "default.c", "-o", "x.o", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
 def test_gcc_is_silent(level: str, tmp_path: Path) -> None:
     compile_silently(tmp_path, ("REF", "BLK"), *find_compiler(), level)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from c_cases import any_levels, compiled, graph_of, random_int8, tflm_logits
 from export_cases import make_run
 from topokd_export.c.bundled import MAIN_FILE
 from topokd_export.c.host import find_compiler
@@ -15,7 +17,7 @@ from topokd_export.export import export_student
 from topokd_export.verify import verify_bundle
 
 from topokd_edge.bundle import Bundle, write_sums
-from topokd_edge.errors import CheckFailedError, UsageError
+from topokd_edge.errors import CheckFailedError, MissingError, UsageError
 from topokd_edge.run import Run
 
 
@@ -99,3 +101,19 @@ def test_c_without_int8_makes_no_sense(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--targets c is int8"):
         export_student(run, 1, 0, tmp_path / "bundle", targets=("c",), int8=False)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_ziglang_serves_where_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert find_compiler()[1:] == ["-m", "ziglang", "cc"]
+    content = random_int8(1)
+    levels = any_levels(graph_of(content), 10)
+    assert np.array_equal(compiled(content).invoke(levels), tflm_logits(content, levels))
+
+
+def test_without_any_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    with pytest.raises(MissingError, match="needs a C compiler") as caught:
+        find_compiler()
+    assert "topokd-edge[c]" in caught.value.hint

@@ -27,7 +27,11 @@ from topokd_export.deploy import deploy_form
 from topokd_export.quantise import quantise
 
 from topokd_edge.bundle import open_model, quantise_input
+from topokd_edge.errors import BadInputError
 from topokd_edge.models.wrn import WRNSpec
+
+SATURATED = (163, 182, 186)
+"""Random graphs whose biases are too large, for the quantiser too."""
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> int:
@@ -59,8 +63,12 @@ def test_every_operator_in_odd_sizes(seed: int, perturbed: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 200))
 def test_many_more_graphs(seed: int) -> None:
-    check_random(seed, perturbed=True)
-    check_random(seed, perturbed=False)
+    for perturbed in (True, False):
+        if seed in SATURATED:
+            with pytest.raises(BadInputError, match="may overflow 32 bits"):
+                check_random(seed, perturbed=perturbed)
+        else:
+            check_random(seed, perturbed=perturbed)
 
 
 def check_random(seed: int, *, perturbed: bool) -> None:

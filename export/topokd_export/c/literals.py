@@ -26,9 +26,9 @@ def comment(text: str) -> str:
 
 
 def real(value: float) -> str:
-    """Return a float literal with all its bits; the decimal value stands beside it where it is used."""
-    mantissa = float(np.float32(value)).hex()
-    return f"{mantissa}f"
+    """Return a float literal with all its bits: nine digits are enough for 32-bit floats."""
+    digits = format(float(np.float32(value)), ".9g")
+    return f"{digits}f" if "." in digits or "e" in digits else f"{digits}.0f"
 
 
 def numbers(values: Iterable[int]) -> str:

@@ -140,6 +140,7 @@ def _arrays(index: int, layer: Conv | Scale) -> str:
     weight = layer.weight
     if isinstance(layer, Conv):
         weight = np.pad(weight, ((0, 0), (0, 0), (0, layer.row_values - weight.shape[2])))
+    aligned = " TK_ALIGNED"
     kinds: dict[str, tuple[str, npt.NDArray[Any]]] = {
         "weight": ("int8_t", weight),
         "bias": ("int32_t", layer.bias),
@@ -147,7 +148,7 @@ def _arrays(index: int, layer: Conv | Scale) -> str:
         "shift": ("int8_t", layer.rescale.shift),
     }
     return "\n".join(
-        f"static const {kind} {name}_{index}[{values.size}] = {{\n"
+        f"static const {kind} {name}_{index}[{values.size}]{aligned if name == 'weight' else ''} = {{\n"
         f"{literals.numbers(values.ravel().tolist())}}};"
         for name, (kind, values) in kinds.items()
     )

@@ -11,6 +11,7 @@
 #define TK_OUTLINE
 #endif
 
+typedef char tk_int_has_32_bits[(sizeof(int) >= 4U) ? 1 : -1];
 typedef char tk_shift_of_negatives_is_arithmetic[(((int32_t)-1 >> 1) == -1) ? 1 : -1];
 
 static inline int32_t tk_clamp(int32_t x, int32_t low, int32_t high)

@@ -22,7 +22,13 @@ typedef struct {
 
 #if TK_KERNEL == TK_KERNEL_SMLAD
 
-typedef uint32_t __attribute__((__may_alias__)) tk_word; /* four bytes, or two 16-bit values */
+#if defined(__BYTE_ORDER__) && (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+#error "the SMLAD kernel needs little-endian bytes"
+#endif
+
+/* Two 16-bit values; and four bytes at any address, which must not be loaded by pairs of words. */
+typedef uint32_t __attribute__((__may_alias__)) tk_word;
+typedef uint32_t __attribute__((__may_alias__, __aligned__(1))) tk_bytes;
 
 /* Four values are kept in the order 0, 2, 1, 3, in which sxtb16 gives the weights too. */
 static inline void tk_widen(const int8_t *in, int32_t channels, tk_value *out)
@@ -30,7 +36,7 @@ static inline void tk_widen(const int8_t *in, int32_t channels, tk_value *out)
     tk_word *words = (tk_word *)(void *)out;
     int32_t left = channels;
     for (; left >= 4; left -= 4) {
-        const uint32_t bytes = *(const tk_word *)(const void *)in;
+        const uint32_t bytes = *(const tk_bytes *)(const void *)in;
         __asm__("sxtb16 %0, %1" : "=r"(words[0]) : "r"(bytes));
         __asm__("sxtb16 %0, %1, ror #8" : "=r"(words[1]) : "r"(bytes));
         in += 4;

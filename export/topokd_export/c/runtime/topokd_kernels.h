@@ -28,6 +28,13 @@
 #endif
 #endif
 
+/* Of weights: whole words are read from them. */
+#if defined(__GNUC__)
+#define TK_ALIGNED __attribute__((__aligned__(4)))
+#else
+#define TK_ALIGNED
+#endif
+
 /* A value in the rows that a convolution works on: SMLAD multiplies pairs of 16-bit values. */
 #if TK_KERNEL == TK_KERNEL_SMLAD
 typedef int16_t tk_value;
