@@ -27,6 +27,8 @@ from topokd_edge.bundle import (
     open_model,
     write_sums,
 )
+from topokd_edge.bundle_folder import RATE_TOLERANCE
+from topokd_edge.data.clock import STATED_TOLERANCE
 from topokd_edge.run import Run
 
 
@@ -114,6 +116,7 @@ class TestFeed:
             "units g, g, g; expected, in this order, mV, g, uT",
             "50 Hz; expected 30.5 Hz",
         )
+        assert RATE_TOLERANCE == STATED_TOLERANCE, "an app and an importer accept the same rates"
         with pytest.raises(BadInputError, match="nan Hz"):
             Student.load(exported, rate_hz=float("nan"))
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.arrays import load_npz
-from topokd_edge.data.clock import STATED_TOLERANCE
 from topokd_edge.errors import BadInputError, CheckFailedError
 from topokd_edge.files import read_json, sha256_file, write_text
 from topokd_edge.manifest import MANIFEST, Manifest
@@ -24,6 +23,9 @@ from topokd_edge.streaming import WindowStream
 
 SUMS = "SHA256SUMS"
 """Hashes of every other file, as `sha256sum -c` reads them; the manifest's own hash is here."""
+
+RATE_TOLERANCE = 0.005
+"""Clocks of sensors differ by less, other settings by more; an importer believes a stated rate as far."""
 
 _MOST_JSON = 1 << 20
 _MOST_VECTORS = 64 << 20
@@ -230,4 +232,4 @@ def read_sums(path: Path) -> dict[str, str]:
 
 def same_rate(rate_hz: float, expected_hz: float) -> bool:
     """Tell whether a rate is that of a student, within what the clocks of sensors differ."""
-    return bool(np.isfinite(rate_hz)) and abs(rate_hz / expected_hz - 1) <= STATED_TOLERANCE
+    return bool(np.isfinite(rate_hz)) and abs(rate_hz / expected_hz - 1) <= RATE_TOLERANCE
