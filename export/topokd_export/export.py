@@ -33,13 +33,17 @@ from topokd_export.selftest import self_test_vectors
 from topokd_export.student import Student, load_student
 from topokd_export.tflite_writer import write_tflite
 from topokd_export.verify import FLOAT_TOLERANCE, check, model_checks, refuse_failed
+from topokd_export.wasm.build import refuse_without_compiler
+from topokd_export.wasm.bundled import FILES, wasm_checks, write_wasm_folder
 
 if TYPE_CHECKING:
     from topokd_edge.distill.int8_part import Int8
 
 TARGETS = ("onnx", "tflite")
 """What is written when nothing is said."""
-ALL_TARGETS = (*TARGETS, "c")
+FROM_INT8 = ("c", "wasm")
+"""Made from the int8 TFLite file, which is then written too."""
+ALL_TARGETS = (*TARGETS, *FROM_INT8)
 SELF_TEST = "selftest.npz"
 INT8_FILE = "student_int8.tflite"
 _PACKAGES = ("numpy", "torch", "onnx", "ai-edge-litert", "litert-quantizer")
@@ -73,7 +77,7 @@ def export_student(
     max_int8_loss
         Accuracy that int8 may lose on held-out windows, as a share; see `topokd_export.gate`.
     targets
-        Of "onnx", "tflite" and "c"; the C is made from the int8 TFLite file, which is then written too.
+        Of "onnx", "tflite", "c" and "wasm"; those of `FROM_INT8` bring the int8 TFLite file with them.
     overwrite
         Replace an existing `out`.
     progress
@@ -89,11 +93,11 @@ def export_student(
     Raises
     ------
     UsageError
-        For an unknown target, or C without int8.
+        For an unknown target, or C or WebAssembly without int8.
     BadInputError
         When the run is not usable, or `out` exists.
     MissingError
-        When C is asked for and there is no compiler to check it with.
+        When C is asked for and there is no compiler to check it with, or WebAssembly and no ziglang.
     CheckFailedError
         When a model file does not answer as the torch model does, or int8 loses too much; nothing is
         written then.
@@ -108,7 +112,7 @@ def export_student(
     with new_folder(out, overwrite=overwrite) as folder:
         steps.start("write the models")
         made = None
-        if "c" in targets or ("tflite" in targets and int8):
+        if _wants_c(targets) or ("tflite" in targets and int8):
             made = make_int8(run, student, settings, progress)
         models = _models(student, targets, made)
         files = [_write_model(folder, model) for model in models]
@@ -127,6 +131,11 @@ def export_student(
             expected[MAIN_FILE], sizes = write_c_folder(folder, app, x)
             checks += c_checks(folder, app, x, expected[MAIN_FILE])
             files.append(_model_file(folder, "c", "int8", MAIN_FILE))
+        if "wasm" in targets:
+            answers = write_wasm_folder(folder, _app_numbers(student), x)
+            checks += wasm_checks(folder, _app_numbers(student), x, answers)
+            expected |= dict.fromkeys(FILES, answers)
+            files += [_model_file(folder, "wasm", "int8", path) for path in FILES]
         refuse_failed(checks, f"{out}: not written")
         manifest = _manifest(student, run, files, models)
         write_bytes(folder / SELF_TEST, _npz({"x": x, **expected}))
@@ -151,8 +160,15 @@ def _check_targets(targets: Sequence[str], int8: bool) -> None:
     unknown = [name for name in targets if name not in ALL_TARGETS]
     if unknown or not targets:
         raise UsageError(f"unknown targets {unknown}: expected some of {', '.join(ALL_TARGETS)}")
-    if "c" in targets and not int8:
-        raise UsageError("--targets c is int8, and --no-int8 says otherwise: leave one of them out")
+    if _wants_c(targets) and not int8:
+        named = ",".join(name for name in targets if name in FROM_INT8)
+        raise UsageError(f"--targets {named} is int8, and --no-int8 says otherwise: leave one of them out")
+    if "wasm" in targets:
+        refuse_without_compiler()
+
+
+def _wants_c(targets: Sequence[str]) -> bool:
+    return any(name in FROM_INT8 for name in targets)
 
 
 @dataclass(frozen=True)

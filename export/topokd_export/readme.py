@@ -26,7 +26,7 @@ Classes, in output order: {classes}.
 3. Run the model; the largest logit is the class. Its softmax is a score, not a calibrated probability.
 
 ONNX takes `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
-{int8_note}{c_note}
+{int8_note}{c_note}{wasm_note}
 In Python, with numpy and one of onnxruntime, ai-edge-litert and tflite-runtime, all of this is done for you:
 
     from topokd_edge.bundle import Student
@@ -63,6 +63,19 @@ the self-test:
     cc -std=c99 -O2 main.c student.c topokd_kernels.c -o selftest && ./selftest && echo right
 """
 
+_WASM = """
+`wasm/` is the same for browsers, phones and Node.js, without a dependency: serve the folder, open
+`wasm/index.html` for a self-test and answers to a pasted CSV, or use `student.js`, which normalises too:
+
+    import { Student } from "./wasm/student.js";
+
+    const student = await Student.load(); // picks SIMD where there is any, and checks the hash
+    const answer = student.push(samples); // units and order as above: null, or { name, probability, ... }
+    student.gap(); // where samples were lost
+
+In Node.js: `await Student.from(await readFile("wasm/student.simd.wasm"))`. `student.d.ts` has every function.
+"""
+
 
 def readme(manifest: Manifest) -> str:
     """Return the Markdown page that explains a bundle to an app developer."""
@@ -84,6 +97,7 @@ def readme(manifest: Manifest) -> str:
         classes=", ".join(manifest.class_names),
         int8_note=_INT8 if manifest.int8 else "",
         c_note=_C if any(item.target == "c" for item in manifest.files) else "",
+        wasm_note=_WASM if any(item.target == "wasm" for item in manifest.files) else "",
         self_test=manifest.self_test,
         sums=SUMS,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ REFERENCE_TOLERANCE_LSB, XNNPACK_TOLERANCE_LSB = 1, 4
 XNNPACK rounds otherwise inside, and a head with large weights amplifies that as it does quantisation itself;
 so it may also differ by as much as int8 differs from float on the same vectors.
 """
-TARGETS = ("onnx", "tflite", "c")
+TARGETS = ("onnx", "tflite", "c", "wasm")
 """What can be checked here."""
 
 
@@ -65,6 +66,8 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
             checks.append(_int8_numbers(bundle, item))
     if any(item.target == "c" for item in bundle.manifest.files):
         checks += _c_checks(bundle, vectors)
+    if any(item.target == "wasm" for item in bundle.manifest.files):
+        checks += _wasm_checks(bundle, vectors)
     refuse_failed(checks, str(path))
     return checks
 
@@ -101,6 +104,21 @@ def _c_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, Any]]
     from topokd_export.c.bundled import MAIN_FILE, app_numbers, c_checks
 
     return c_checks(bundle.folder, app_numbers(bundle.manifest), vectors["x"], vectors[MAIN_FILE])
+
+
+def _wasm_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, Any]]:
+    from topokd_export.c.bundled import app_numbers
+    from topokd_export.wasm.bundled import FILES, wasm_checks
+
+    _refuse_other_names(bundle, FILES)
+    return wasm_checks(bundle.folder, app_numbers(bundle.manifest), vectors["x"], vectors[FILES[0]])
+
+
+def _refuse_other_names(bundle: Bundle, expected: Sequence[str]) -> None:
+    """Refuse a bundle whose WebAssembly is not that which is checked."""
+    named = [item.path for item in bundle.manifest.files if item.target == "wasm"]
+    if sorted(named) != sorted(expected):
+        raise CheckFailedError(f"{bundle.folder}: WebAssembly {named}, expected {list(expected)}")
 
 
 def compare(name: str, got: Array, expected: Array, tolerance: float, agreement: float) -> dict[str, Any]:

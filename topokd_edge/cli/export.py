@@ -26,13 +26,13 @@ def export(
         bool | None, typer.Option("--bias-correction/--no-bias-correction", help="int8: mend mean shifts.")
     ] = None,
     max_int8_loss: Annotated[float, typer.Option(help="Points of accuracy int8 may lose.")] = 2.0,
-    targets: Annotated[str, typer.Option(help="Of onnx, tflite and c, separated by commas.")] = "onnx,tflite",
+    targets: Annotated[str, typer.Option(help="Of onnx, tflite, c and wasm, with commas.")] = "onnx,tflite",
     fold: Annotated[int | None, typer.Option(help="Outer fold; the first finished one if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the first finished one if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Write the distilled student as ONNX, TFLite (float32 and int8) and C99, checked against torch.
+    """Write the distilled student as ONNX, TFLite (float32 and int8), C99 and WebAssembly, checked.
 
     How int8 is made stands in the run's recipe, [student.int8], unless said here. The answer is also written
     to RUN/export.json, where the report finds it.

@@ -1,0 +1,1 @@
+"""The C student as WebAssembly, with the JavaScript that feeds it."""
