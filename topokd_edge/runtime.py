@@ -185,7 +185,7 @@ class _TFLiteModel:
 
 
 class _OnnxModel:
-    """A dynamic-batch ONNX model with one float32 input, channels first."""
+    """An ONNX model with one float32 input, channels first, of any batch size or of a fixed one of 1."""
 
     def __init__(self, path: Path, threads: int) -> None:
         try:
@@ -205,7 +205,9 @@ class _OnnxModel:
         except Exception as error:  # onnxruntime's own exception types share no public base
             raise BadInputError(f"{path}: refused by onnxruntime {self.version} ({error})") from None
         self._input = self._session.get_inputs()[0].name
-        self.input_shape = tuple(int(n) for n in self._session.get_inputs()[0].shape[1:])
+        batch, *shape = self._session.get_inputs()[0].shape
+        self._one_by_one = batch == 1
+        self.input_shape = tuple(int(n) for n in shape)
 
     def prepare(self, window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         _expect(window.shape, self.input_shape)
@@ -217,6 +219,8 @@ class _OnnxModel:
 
     def run(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         _expect(windows.shape[1:], self.input_shape)
+        if self._one_by_one and len(windows) > 1:
+            return np.concatenate([self.run(windows[at : at + 1]) for at in range(len(windows))])
         return self.invoke(np.ascontiguousarray(windows, dtype=np.float32)).astype(np.float32, copy=False)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from topokd_edge.errors import BadInputError, CheckFailedError
 
+INTEGER_TYPES = ("INT8", "INT32")
+"""Tensors of a full-integer model."""
+
 
 @dataclass(frozen=True)
 class TensorDescription:

@@ -1,4 +1,4 @@
-"""Writing a deploy form as one ONNX file: float32, channels first, any batch size."""
+"""Writing a deploy form as one ONNX file: float32, channels first, any batch size or a fixed one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from topokd_edge.files import write_bytes
 from topokd_export.deploy import ADD, DENSE, INPUT, MEAN, PAD, SCALE, DeployGraph, Op, deploy_form
@@ -18,7 +19,9 @@ OPSET, IR_VERSION = 18, 10
 INPUT_NAME, OUTPUT_NAME = "windows", "logits"
 
 
-def write_onnx(graph: DeployGraph, metadata: Mapping[str, str] | None = None) -> bytes:
+def write_onnx(
+    graph: DeployGraph, metadata: Mapping[str, str] | None = None, batch: int | None = None
+) -> bytes:
     """Return an ONNX model from `windows` (batch, channels, length) to `logits` (batch, classes).
 
     For an image teacher the input is (batch, channels, height, width). Weights are inside; no
@@ -30,10 +33,9 @@ def write_onnx(graph: DeployGraph, metadata: Mapping[str, str] | None = None) ->
         A deploy form.
     metadata
         Written to `metadata_props`, in this order.
+    batch
+        Fixed number of windows, for tools that need static shapes; None takes any number.
     """
-    import onnx
-    from onnx import TensorProto, helper
-
     nodes: list[Any] = []
     constants: list[Any] = []
     source = {INPUT: INPUT_NAME}
@@ -43,13 +45,26 @@ def write_onnx(graph: DeployGraph, metadata: Mapping[str, str] | None = None) ->
             continue
         last = op is graph.ops[-1]
         source[op.name] = OUTPUT_NAME if last else op.name
-        made, used = _node(op, len(graph.size), [source[name] for name in op.inputs], source[op.name])
+        made, used = node_of(op, len(graph.size), [source[name] for name in op.inputs], source[op.name])
         nodes += made
         constants += used
-    first = helper.make_tensor_value_info(
-        INPUT_NAME, TensorProto.FLOAT, ["batch", graph.channels, *graph.size]
-    )
-    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", graph.classes])
+    return assemble(graph, nodes, constants, metadata, batch)
+
+
+def assemble(
+    graph: DeployGraph,
+    nodes: list[Any],
+    constants: list[Any],
+    metadata: Mapping[str, str] | None,
+    batch: int | None,
+) -> bytes:
+    """Return the bytes of a model of `nodes`, checked; see `write_onnx`."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    axis = "batch" if batch is None else batch
+    first = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [axis, graph.channels, *graph.size])
+    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [axis, graph.classes])
     model = helper.make_model(
         helper.make_graph(nodes, "student", [first], [logits], initializer=constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -63,14 +78,21 @@ def write_onnx(graph: DeployGraph, metadata: Mapping[str, str] | None = None) ->
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _node(op: Op, dims: int, inputs: list[str], output: str) -> tuple[list[Any], list[Any]]:
-    """Return the nodes that compute `op` and their constants."""
-    from onnx import helper, numpy_helper
+def constant(values: npt.NDArray[Any], name: str) -> Any:
+    """Return an initializer."""
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(values, name)
+
+
+def node_of(op: Op, dims: int, inputs: list[str], output: str) -> tuple[list[Any], list[Any]]:
+    """Return the nodes that compute `op`, and their constants: weight, then bias."""
+    from onnx import helper
 
     if op.kind == ADD:
         return [helper.make_node("Add", inputs, [output], name=op.name)], []
     if op.kind == MEAN:
-        axes = numpy_helper.from_array(np.arange(2, 2 + dims), f"{op.name}.axes")
+        axes = constant(np.arange(2, 2 + dims), f"{op.name}.axes")
         return [helper.make_node("ReduceMean", [*inputs, axes.name], [output], op.name, keepdims=0)], [axes]
     weight, bias = op.parameters
     attributes: dict[str, Any]
@@ -83,12 +105,9 @@ def _node(op: Op, dims: int, inputs: list[str], output: str) -> tuple[list[Any],
         kernel = weight.shape[1]
         weight = np.ascontiguousarray(np.moveaxis(weight, -1, 1))
         kind, attributes = "Conv", {"strides": [op.stride] * dims, "pads": [(kernel - 1) // 2] * (2 * dims)}
-    constants = [
-        numpy_helper.from_array(weight, f"{op.name}.weight"),
-        numpy_helper.from_array(bias, f"{op.name}.bias"),
-    ]
+    constants = [constant(weight, f"{op.name}.weight"), constant(bias, f"{op.name}.bias")]
     linear = f"{op.name}.linear" if op.relu else output
-    names = [*inputs, *(constant.name for constant in constants)]
+    names = [*inputs, *(item.name for item in constants)]
     nodes = [helper.make_node(kind, names, [linear], op.name, **attributes)]
     if op.relu:
         nodes.append(helper.make_node("Relu", [linear], [output], f"{op.name}.relu"))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_export.deploy import ADD, CONV, DENSE, INPUT, MEAN, PAD, SCALE, DeployGraph, Op
+from topokd_export.tflite_pack import pack_tflite
 
 INPUT_NAME, OUTPUT_NAME, SIGNATURE = "x", "logits", "serving_default"
 _OPERATORS = {
@@ -27,11 +28,7 @@ def write_tflite(graph: DeployGraph) -> bytes:
 
     Operators: CONV_2D, DEPTHWISE_CONV_2D, ADD, PAD, MEAN and FULLY_CONNECTED only.
     """
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(_Model(graph).build().Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack_tflite(_Model(graph).build())
 
 
 class _Model:
