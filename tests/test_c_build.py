@@ -34,6 +34,11 @@ ZIG = (sys.executable, "-m", "ziglang", "cc")
 TARGETS = {
     "host": ((), ("REF", "BLK")),
     "cortex_m4": (("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4"), ("BLK", "SMLAD")),
+    "cortex_m0plus": (("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0plus"), ("BLK",)),
+    "riscv32": (("-target", "riscv32-freestanding"), ("BLK",)),
+    "wasm32": (("-target", "wasm32-freestanding"), ("BLK",)),
+    "pi": (("-target", "aarch64-linux-musl"), ("BLK",)),
+    "windows": (("-target", "x86_64-windows-gnu"), ("BLK",)),
     "cortex_m55": (("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp"), ("MVE",)),
 }
 MAX_FLASH_BEYOND_WEIGHTS, MAX_RAM = 12 * 1024, 20_000
