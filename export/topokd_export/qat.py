@@ -36,7 +36,7 @@ Seen = TypeVar("Seen")
 class QuantisedStudent(nn.Module):
     """A deploy form whose weights, biases and activation scales are learned; zero points stay.
 
-    Answers like the TFLite file that is written of it, to a few steps of the last tensor.
+    Answers nearly like the TFLite file that is written of it: see docs/decisions/quantisation.md.
 
     Parameters
     ----------
