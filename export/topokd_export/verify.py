@@ -12,7 +12,11 @@ from topokd_edge.bundle import Bundle, ModelFile, open_model
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.student import AGREEMENT
 from topokd_export.deploy import Array
+from topokd_export.app_metadata import document_of
+from topokd_export.c.writer import AppNumbers
 from topokd_export.describe import check_full_int8, describe_tflite
+from topokd_export.model_files import FLOAT_IO, INT8_FILE, ONNX, SUFFIXES, TFLITE, carried
+from topokd_export.tflite_float_io import float_io_problems
 
 FLOAT_TOLERANCE = 1e-4
 REFERENCE_TOLERANCE_LSB, XNNPACK_TOLERANCE_LSB = 1, 4
@@ -21,7 +25,7 @@ REFERENCE_TOLERANCE_LSB, XNNPACK_TOLERANCE_LSB = 1, 4
 XNNPACK rounds otherwise inside, and a head with large weights amplifies that as it does quantisation itself;
 so it may also differ by as much as int8 differs from float on the same vectors.
 """
-TARGETS = ("onnx", "tflite", "c", "wasm")
+TARGETS = (*SUFFIXES, "c", "wasm")
 """What can be checked here."""
 
 
@@ -56,13 +60,14 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
         )
     checks = [check("hashes of all files", True)]
     vectors = bundle.self_test()
-    models = [item for item in bundle.manifest.files if item.target in ("onnx", "tflite")]
+    models = [item for item in bundle.manifest.files if item.target in SUFFIXES]
     float_logits = next((vectors[item.path] for item in models if item.precision == "float32"), None)
     for item in models:
         expected = vectors[item.path]
         truth = expected if float_logits is None else float_logits
         checks += model_checks(bundle.folder, item, vectors["x"], expected, truth)
-        if item.precision == "int8":
+        checks.append(_carried(bundle, item))
+        if (item.target, item.precision) == (TFLITE, "int8"):
             checks.append(_int8_numbers(bundle, item))
     if any(item.target == "c" for item in bundle.manifest.files):
         checks += _c_checks(bundle, vectors)
@@ -75,34 +80,57 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
 def model_checks(
     folder: Path, item: ModelFile, x: Array, expected: Array, float_logits: Array
 ) -> list[dict[str, Any]]:
-    """Run self-test vectors through one model file, an int8 one by the reference kernels and by XNNPACK.
+    """Run self-test vectors through one model file, int8 TFLite by the reference kernels and by XNNPACK.
 
     Parameters
     ----------
     folder, item
         The file.
     x, expected
-        Normalised windows (n, channels, length), and the logits (n, classes) this file must answer.
+        Normalised windows (n, channels, length), and the logits (n, classes) this file must answer; of an
+        int8 file those of `INT8_FILE` by the reference kernels.
     float_logits
         Logits of the float32 student.
     """
     path = folder / item.path
     if item.precision != "int8":
         return [compare(item.path, open_model(path).run(x), expected, FLOAT_TOLERANCE, 1.0)]
-    step = describe_tflite(path.read_bytes()).output.scale or 0.0
-    reference = open_model(path, reference_kernels=True).run(x)
+    step = describe_tflite((folder / INT8_FILE).read_bytes()).output.scale or 0.0
     # Half a step more, because logits here are float32 multiples of the step.
     exact, loose = (REFERENCE_TOLERANCE_LSB + 0.5) * step, (XNNPACK_TOLERANCE_LSB + 0.5) * step
     loose = max(loose, float(np.abs(expected - float_logits).max()))
+    if item.target.startswith(ONNX):
+        return [compare(f"{item.path} against TFLite", open_model(path).run(x), expected, loose, AGREEMENT)]
+    if item.target == FLOAT_IO:
+        refuse_other_inside(path)
+    reference = open_model(path, reference_kernels=True).run(x)
     return [
         compare(f"{item.path}, reference kernels", reference, expected, exact, 1.0),
         compare(f"{item.path}, XNNPACK", open_model(path).run(x), expected, loose, AGREEMENT),
     ]
 
 
+def refuse_other_inside(path: Path) -> None:
+    """Raise CheckFailedError when a TFLite file is not int8 between float32 ends."""
+    problems = float_io_problems(describe_tflite(path.read_bytes()))
+    if problems:
+        raise CheckFailedError(f"{path}: not int8 between float32 ends", problems=problems)
+
+
+def _carried(bundle: Bundle, item: ModelFile) -> dict[str, Any]:
+    """Compare the labels, channels and normalisation inside a file with the manifest's."""
+    said = bundle.manifest
+    expected = document_of(
+        AppNumbers(said.rate_hz, said.channel_names, said.units, said.normalisation, said.class_names)
+    )
+    same = carried(bundle.folder / item.path) == expected
+    return check(f"{item.path}, labels and normalisation inside", same)
+
+
 def _c_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, Any]]:
     from topokd_export.c.bundled import MAIN_FILE, app_numbers, c_checks
 
+    _refuse_other_names(bundle, "c", (MAIN_FILE,))
     return c_checks(bundle.folder, app_numbers(bundle.manifest), vectors["x"], vectors[MAIN_FILE])
 
 
@@ -110,15 +138,15 @@ def _wasm_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, An
     from topokd_export.c.bundled import app_numbers
     from topokd_export.wasm.bundled import FILES, wasm_checks
 
-    _refuse_other_names(bundle, FILES)
+    _refuse_other_names(bundle, "wasm", FILES)
     return wasm_checks(bundle.folder, app_numbers(bundle.manifest), vectors["x"], vectors[FILES[0]])
 
 
-def _refuse_other_names(bundle: Bundle, expected: Sequence[str]) -> None:
-    """Refuse a bundle whose WebAssembly is not that which is checked."""
-    named = [item.path for item in bundle.manifest.files if item.target == "wasm"]
+def _refuse_other_names(bundle: Bundle, target: str, expected: Sequence[str]) -> None:
+    """Refuse a bundle whose files for a target are not those which are checked."""
+    named = [item.path for item in bundle.manifest.files if item.target == target]
     if sorted(named) != sorted(expected):
-        raise CheckFailedError(f"{bundle.folder}: WebAssembly {named}, expected {list(expected)}")
+        raise CheckFailedError(f"{bundle.folder}: {target} files {named}, expected {list(expected)}")
 
 
 def compare(name: str, got: Array, expected: Array, tolerance: float, agreement: float) -> dict[str, Any]:
