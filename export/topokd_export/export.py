@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +23,12 @@ from topokd_export.c.writer import AppNumbers
 from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
 from topokd_export.gate import MAX_LOSS
-from topokd_export.int8_model import Int8Model, judge_int8, make_int8
-from topokd_export.onnx_writer import write_onnx
+from topokd_export.int8_model import judge_int8, make_int8, onnx_against_tflite
+from topokd_export.model_files import FLOAT_IO, INT8_FILE, ONNX, SUFFIXES, ModelBytes, model_files
 from topokd_export.parity import layer_differences
 from topokd_export.readme import readme
 from topokd_export.selftest import self_test_vectors
 from topokd_export.student import Student, load_student
-from topokd_export.tflite_writer import write_tflite
 from topokd_export.verify import FLOAT_TOLERANCE, check, model_checks, refuse_failed
 from topokd_export.wasm.build import refuse_without_compiler
 from topokd_export.wasm.bundled import FILES, wasm_checks, write_wasm_folder
@@ -41,11 +38,10 @@ if TYPE_CHECKING:
 
 TARGETS = ("onnx", "tflite")
 """What is written when nothing is said."""
-FROM_INT8 = ("c", "wasm")
-"""Made from the int8 TFLite file, which is then written too."""
-ALL_TARGETS = (*TARGETS, *FROM_INT8)
+FROM_INT8 = (FLOAT_IO, "c", "wasm")
+"""Made from the int8 TFLite file."""
+ALL_TARGETS = (*SUFFIXES, "c", "wasm")
 SELF_TEST = "selftest.npz"
-INT8_FILE = "student_int8.tflite"
 _PACKAGES = ("numpy", "torch", "onnx", "ai-edge-litert", "litert-quantizer")
 
 
@@ -71,13 +67,14 @@ def export_student(
     out
         The bundle folder to make.
     int8
-        Also write the full-integer TFLite model.
+        Also write the full-integer TFLite model, whatever the targets, and other targets in int8.
     settings
         How the student becomes int8; as the run's recipe says if not given.
     max_int8_loss
         Accuracy that int8 may lose on held-out windows, as a share; see `topokd_export.gate`.
     targets
-        Of "onnx", "tflite", "c" and "wasm"; those of `FROM_INT8` bring the int8 TFLite file with them.
+        Some of `ALL_TARGETS`: "onnx", "onnx-static" (a batch of 1), "tflite", "tflite-float-io" (int8 between
+        float32 ends, for LiteRT.js), "c" and "wasm".
     overwrite
         Replace an existing `out`.
     progress
@@ -93,7 +90,7 @@ def export_student(
     Raises
     ------
     UsageError
-        For an unknown target, or C or WebAssembly without int8.
+        For an unknown target, or one of `FROM_INT8` without int8.
     BadInputError
         When the run is not usable, or `out` exists.
     MissingError
@@ -112,9 +109,9 @@ def export_student(
     with new_folder(out, overwrite=overwrite) as folder:
         steps.start("write the models")
         made = None
-        if _wants_c(targets) or ("tflite" in targets and int8):
+        if int8:
             made = make_int8(run, student, settings, progress)
-        models = _models(student, targets, made)
+        models = model_files(student.graph, _app_numbers(student), targets, made)
         files = [_write_model(folder, model) for model in models]
         steps.start("check the models")
         expected = {item.path: _expected(folder, item, x, logits) for item in files}
@@ -125,6 +122,11 @@ def export_student(
             refuse_failed(checks, f"{out}: not written")
             entry, judged = judge_int8(student, made, folder / INT8_FILE, max_int8_loss)
             checks.append(entry)
+            checks += [
+                onnx_against_tflite(student, folder, model.path)
+                for model in models
+                if (model.target, model.precision) == (ONNX, "int8")
+            ]
         sizes: dict[str, Any] = {}
         if "c" in targets:
             app = _app_numbers(student)
@@ -160,26 +162,11 @@ def _check_targets(targets: Sequence[str], int8: bool) -> None:
     unknown = [name for name in targets if name not in ALL_TARGETS]
     if unknown or not targets:
         raise UsageError(f"unknown targets {unknown}: expected some of {', '.join(ALL_TARGETS)}")
-    if _wants_c(targets) and not int8:
-        named = ",".join(name for name in targets if name in FROM_INT8)
+    named = ",".join(name for name in targets if name in FROM_INT8)
+    if named and not int8:
         raise UsageError(f"--targets {named} is int8, and --no-int8 says otherwise: leave one of them out")
     if "wasm" in targets:
         refuse_without_compiler()
-
-
-def _wants_c(targets: Sequence[str]) -> bool:
-    return any(name in FROM_INT8 for name in targets)
-
-
-@dataclass(frozen=True)
-class _ModelBytes:
-    target: str
-    precision: str
-    content: bytes
-
-    @property
-    def path(self) -> str:
-        return f"student_{self.precision}.{self.target}"
 
 
 class _Steps:
@@ -193,28 +180,6 @@ class _Steps:
         self._progress("export", self._done, 3, note)
 
 
-def _models(student: Student, targets: Sequence[str], made: Int8Model | None) -> list[_ModelBytes]:
-    models = []
-    if "onnx" in targets:
-        models.append(_ModelBytes("onnx", "float32", write_onnx(student.graph, _onnx_metadata(student))))
-    if "tflite" in targets:
-        models.append(_ModelBytes("tflite", "float32", write_tflite(student.graph)))
-    if made is not None:
-        models.append(_ModelBytes("tflite", "int8", made.content))
-    return models
-
-
-def _onnx_metadata(student: Student) -> dict[str, str]:
-    windows, normalisation = student.windows, student.normalisation
-    return {
-        "class_names": json.dumps(list(windows.class_names), ensure_ascii=False),
-        "rate_hz": repr(windows.rate_hz),
-        "channels": json.dumps(list(student.channel_names), ensure_ascii=False),
-        "units": json.dumps(list(student.units)),
-        "normalisation": json.dumps({"mean": list(normalisation.mean), "std": list(normalisation.std)}),
-    }
-
-
 def _app_numbers(student: Student) -> AppNumbers:
     return AppNumbers(
         student.windows.rate_hz,
@@ -225,7 +190,7 @@ def _app_numbers(student: Student) -> AppNumbers:
     )
 
 
-def _write_model(folder: Path, model: _ModelBytes) -> ModelFile:
+def _write_model(folder: Path, model: ModelBytes) -> ModelFile:
     write_bytes(folder / model.path, model.content)
     return _model_file(folder, model.target, model.precision, model.path)
 
@@ -241,18 +206,18 @@ def _layer_check(student: Student, x: Array) -> dict[str, Any]:
 
 
 def _expected(folder: Path, item: ModelFile, x: Array, logits: Array) -> Array:
-    """Return what a model file must answer: the float logits, or for int8 those of the reference kernels."""
+    """Return what a file must answer: the float logits, or for int8 those of the file that defines it."""
     if item.precision != "int8":
         return logits
-    return open_model(folder / item.path, reference_kernels=True).run(x)
+    return open_model(folder / INT8_FILE, reference_kernels=True).run(x)
 
 
-def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[_ModelBytes]) -> Manifest:
+def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[ModelBytes]) -> Manifest:
     from topokd_edge.models.wrn import count
 
     windows = student.windows
     params, macs = count(student.model.spec, (windows.length,))
-    int8 = [model for model in models if model.precision == "int8"]
+    int8 = [model for model in models if model.path == INT8_FILE]
     return Manifest(
         channels=len(student.channels),
         length=windows.length,

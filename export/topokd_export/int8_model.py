@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from topokd_edge.bundle import open_model
 from topokd_edge.progress import Progress, silent
@@ -14,6 +15,7 @@ from topokd_edge.run import Run
 from topokd_export.deploy import Array, DeployGraph
 from topokd_export.gate import loss_of, refuse_loss
 from topokd_export.layers import layers_report
+from topokd_export.model_files import INT8_FILE
 from topokd_export.quantise import write_int8
 from topokd_export.student import Student, int8_of, int8_settings
 from topokd_export.verify import check
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 _JUDGED_WINDOWS = 4096
 _REPORTED_WINDOWS = 128
+_COMPARED_WINDOWS = 1024
+ONNX_AGREEMENT = 0.95
+"""Least share of windows that ONNX Runtime and LiteRT class alike: same integers, other rounding within."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,7 @@ def judge_int8(
     CheckFailedError
         When more is lost; see `topokd_export.gate.Loss.exceeds`.
     """
-    index = student.windows.of_subjects(student.held_out)
-    index = index[np.linspace(0, len(index) - 1, min(_JUDGED_WINDOWS, len(index))).astype(int)]
+    index = _held_out(student, _JUDGED_WINDOWS)
     x = student.normalised(index)
     got, expected = open_model(path).run(x), torch_logits(student, x)
     loss = loss_of(np.asarray(student.windows.y[index]), expected, got)
@@ -82,6 +86,21 @@ def judge_int8(
         "layers": [item.to_dict() for item in layers],
     }
     return entry, told
+
+
+def onnx_against_tflite(student: Student, folder: Path, path: str) -> dict[str, Any]:
+    """Compare the int8 ONNX file `path` of a bundle with its int8 TFLite file on held-out windows."""
+    x = student.normalised(_held_out(student, _COMPARED_WINDOWS))
+    got, expected = (open_model(folder / name).run(x) for name in (path, INT8_FILE))
+    alike = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    name = f"{path} against {INT8_FILE}, {len(x)} held-out windows"
+    return check(name, alike >= ONNX_AGREEMENT, float(np.abs(got - expected).max()), alike)
+
+
+def _held_out(student: Student, most: int) -> npt.NDArray[np.int64]:
+    """Return held-out windows, evenly chosen."""
+    index = student.windows.of_subjects(student.held_out)
+    return index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64)]
 
 
 def torch_logits(student: Student, x: Array) -> Array:

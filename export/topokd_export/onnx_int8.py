@@ -146,10 +146,10 @@ def _refuse_other(graph: DeployGraph, tensors: Mapping[str, Integers], found: Ma
     missing = [name for name in named if name not in tensors]
     if missing:
         raise BadInputError("the int8 TFLite file is not that of this student", problems=missing)
-    unlike = [
-        op.name
-        for op in graph.ops
-        if op.weight is not None and np.size(tensors[f"{op.name}/weight"].values) != op.weight.size
-    ]
+    unlike = []
+    for op in graph.ops:
+        stored = None if op.weight is None else tensors[f"{op.name}/weight"].values
+        if op.weight is not None and (stored is None or stored.size != op.weight.size):
+            unlike.append(op.name)
     if unlike:
         raise BadInputError("the int8 TFLite file has weights of other shapes", problems=unlike)

@@ -11,9 +11,9 @@ import numpy as np
 from topokd_edge.bundle import Bundle, ModelFile, open_model
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.student import AGREEMENT
-from topokd_export.deploy import Array
 from topokd_export.app_metadata import document_of
 from topokd_export.c.writer import AppNumbers
+from topokd_export.deploy import Array
 from topokd_export.describe import check_full_int8, describe_tflite
 from topokd_export.model_files import FLOAT_IO, INT8_FILE, ONNX, SUFFIXES, TFLITE, carried
 from topokd_export.tflite_float_io import float_io_problems

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder, as made by `topokd-edge train`.")],
     out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
-    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write full-integer TFLite.")] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8/--no-int8", help="Also in int8: full-integer TFLite, and ONNX.")
+    ] = True,
     qat: Annotated[
         bool, typer.Option("--qat", help="int8: train on with rounding in place, teachers in the loss.")
     ] = False,
@@ -26,7 +28,9 @@ def export(
         bool | None, typer.Option("--bias-correction/--no-bias-correction", help="int8: mend mean shifts.")
     ] = None,
     max_int8_loss: Annotated[float, typer.Option(help="Points of accuracy int8 may lose.")] = 2.0,
-    targets: Annotated[str, typer.Option(help="Of onnx, tflite, c and wasm, with commas.")] = "onnx,tflite",
+    targets: Annotated[
+        str, typer.Option(help="Of onnx, onnx-static, tflite, tflite-float-io, c and wasm, with commas.")
+    ] = "onnx,tflite",
     fold: Annotated[int | None, typer.Option(help="Outer fold; the first finished one if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the first finished one if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,

@@ -1,0 +1,95 @@
+"""The ONNX and TFLite files of a bundle: which there are, what they are called, what they carry inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topokd_edge.errors import BadInputError
+from topokd_export.app_metadata import onnx_metadata, read_onnx_metadata
+from topokd_export.c.writer import AppNumbers
+from topokd_export.deploy import DeployGraph
+from topokd_export.onnx_int8 import write_onnx_int8
+from topokd_export.onnx_writer import write_onnx
+from topokd_export.tflite_float_io import with_float_io
+from topokd_export.tflite_metadata import read_metadata, with_metadata
+from topokd_export.tflite_writer import write_tflite
+
+if TYPE_CHECKING:
+    from topokd_export.int8_model import Int8Model
+
+ONNX, ONNX_STATIC, TFLITE, FLOAT_IO = "onnx", "onnx-static", "tflite", "tflite-float-io"
+SUFFIXES = {
+    ONNX: ".onnx",
+    ONNX_STATIC: "_static.onnx",
+    TFLITE: ".tflite",
+    FLOAT_IO: "_float_io.tflite",
+}
+"""By target: any batch, a batch of 1; int8 through and through, int8 between float32 ends."""
+INT8_FILE = "student_int8.tflite"
+"""Defines the int8 student; every other int8 file holds its integers."""
+_BATCHES = {ONNX: None, ONNX_STATIC: 1}
+
+
+@dataclass(frozen=True)
+class ModelBytes:
+    """One model file that is to be written."""
+
+    target: str
+    precision: str
+    content: bytes
+
+    @property
+    def path(self) -> str:
+        """Its name in the bundle."""
+        return f"student_{self.precision}{SUFFIXES[self.target]}"
+
+
+def model_files(
+    graph: DeployGraph, app: AppNumbers, targets: Sequence[str], made: Int8Model | None
+) -> list[ModelBytes]:
+    """Return the files of `targets`, float32 first, and of int8 `INT8_FILE` first.
+
+    Parameters
+    ----------
+    graph
+        The deploy form of the float32 student.
+    app
+        What the files carry inside.
+    targets
+        Those in `SUFFIXES` count.
+    made
+        The int8 model; None for float32 only. With it `INT8_FILE` is always among the files.
+    """
+    batches = {target: batch for target, batch in _BATCHES.items() if target in targets}
+    props = onnx_metadata(app)
+    files = [ModelBytes(name, "float32", write_onnx(graph, props, batch)) for name, batch in batches.items()]
+    if TFLITE in targets:
+        files.append(ModelBytes(TFLITE, "float32", with_metadata(write_tflite(graph), app)))
+    if made is None:
+        return files
+    files.append(ModelBytes(TFLITE, "int8", with_metadata(made.content, app)))
+    if FLOAT_IO in targets:
+        files.append(ModelBytes(FLOAT_IO, "int8", with_metadata(with_float_io(made.content), app)))
+    files += [
+        ModelBytes(name, "int8", write_onnx_int8(made.graph, made.content, props, batch))
+        for name, batch in batches.items()
+    ]
+    return files
+
+
+def carried(path: Path) -> dict[str, Any]:
+    """Return the labels, rate, channels, units and normalisation inside an ONNX or TFLite file.
+
+    Raises
+    ------
+    BadInputError
+        When it carries none.
+    """
+    content = path.read_bytes()
+    try:
+        return read_onnx_metadata(content) if path.suffix == ".onnx" else read_metadata(content)
+    except BadInputError as error:
+        raise BadInputError(f"{path}: {error.message}", hint="export the bundle again") from None
