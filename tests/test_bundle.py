@@ -105,6 +105,7 @@ def test_an_exported_bundle_is_complete_and_verified(run: Run, exported: Path) -
     bundle = Bundle.open(exported)
     assert {(item.target, item.precision) for item in bundle.manifest.files} == {
         ("onnx", "float32"),
+        ("onnx", "int8"),
         ("tflite", "float32"),
         ("tflite", "int8"),
     }
@@ -130,8 +131,8 @@ def test_the_app_gets_the_class_from_raw_units(run: Run, exported: Path) -> None
     assert np.array_equal(answers[0], answers[1])
     assert (answers[0] == answers[2]).mean() >= 0.9
     assert (answers[0] == run.windows().y[:40]).mean() >= 0.9
-    with pytest.raises(BadInputError, match="no onnx int8 model"):
-        bundle.model_path("onnx", "int8")
+    with pytest.raises(BadInputError, match="no onnx int16 model"):
+        bundle.model_path("onnx", "int16")
 
 
 def test_same_run_same_bytes(run: Run, exported: Path, tmp_path: Path) -> None:
