@@ -7,6 +7,9 @@
 #if (TK_KERNEL == TK_KERNEL_SMLAD) || (TK_KERNEL == TK_KERNEL_MVE)
 #define TK_ROWS 4
 #define TK_CHANNELS 1
+#elif TK_KERNEL == TK_KERNEL_WASM
+#define TK_ROWS 4
+#define TK_CHANNELS 2
 #else
 #define TK_ROWS 2
 #define TK_CHANNELS 2
@@ -141,6 +144,71 @@ static TK_OUTLINE void tk_sum(tk_block *block)
     block->sums[0][1] = sum_b;
     block->sums[0][2] = sum_c;
     block->sums[0][3] = sum_d;
+}
+
+#elif TK_KERNEL == TK_KERNEL_WASM
+
+#include <wasm_simd128.h>
+
+/* Every row times every channel, eight values each; pairs of products are added at once. */
+static inline void tk_eight(v128_t sums[TK_CHANNELS][TK_ROWS], const v128_t values[TK_ROWS],
+                            const v128_t weights[TK_CHANNELS])
+{
+    int32_t channel;
+    int32_t row;
+    for (channel = 0; channel < TK_CHANNELS; channel++) {
+        for (row = 0; row < TK_ROWS; row++) {
+            const v128_t products = wasm_i32x4_dot_i16x8(values[row], weights[channel]);
+            sums[channel][row] = wasm_i32x4_add(sums[channel][row], products);
+        }
+    }
+}
+
+/* The sums of a's lanes and of b's, each in two halves. */
+static inline v128_t tk_halves(v128_t a, v128_t b)
+{
+    return wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), wasm_i32x4_shuffle(a, b, 2, 6, 3, 7));
+}
+
+static inline void tk_sum(tk_block *block)
+{
+    const int32_t length = (int32_t)(block->end - block->weight[0]);
+    v128_t sums[TK_CHANNELS][TK_ROWS];
+    v128_t values[TK_ROWS];
+    v128_t weights[TK_CHANNELS];
+    int32_t channel;
+    int32_t row;
+    int32_t i = 0;
+    for (channel = 0; channel < TK_CHANNELS; channel++) {
+        for (row = 0; row < TK_ROWS; row++) {
+            sums[channel][row] = wasm_i32x4_const_splat(0);
+        }
+    }
+    for (; (i + 8) <= length; i += 8) {
+        for (row = 0; row < TK_ROWS; row++) {
+            values[row] = wasm_v128_load(&block->rows[row][i]);
+        }
+        for (channel = 0; channel < TK_CHANNELS; channel++) {
+            weights[channel] = wasm_i16x8_load8x8(&block->weight[channel][i]);
+        }
+        tk_eight(sums, values, weights);
+    }
+    if (i != length) { /* four are left, and four zeros */
+        for (row = 0; row < TK_ROWS; row++) {
+            values[row] = wasm_v128_load64_zero(&block->rows[row][i]);
+        }
+        for (channel = 0; channel < TK_CHANNELS; channel++) {
+            weights[channel] = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_zero(&block->weight[channel][i]));
+        }
+        tk_eight(sums, values, weights);
+    }
+    for (channel = 0; channel < TK_CHANNELS; channel++) {
+        const v128_t front = tk_halves(sums[channel][0], sums[channel][1]);
+        const v128_t back = tk_halves(sums[channel][2], sums[channel][3]);
+        const v128_t whole = wasm_i32x4_add(wasm_i32x4_shuffle(front, back, 0, 1, 4, 5),
+                                            wasm_i32x4_shuffle(front, back, 2, 3, 6, 7));
+        wasm_v128_store(block->sums[channel], wasm_i32x4_add(wasm_v128_load(block->sums[channel]), whole));
+    }
 }
 
 #elif TK_KERNEL != TK_KERNEL_REF

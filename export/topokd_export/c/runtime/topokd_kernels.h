@@ -6,6 +6,7 @@
  *   TK_KERNEL_BLK    portable, two rows by two channels at a time
  *   TK_KERNEL_SMLAD  Arm DSP extension: Cortex-M4, M7, M33
  *   TK_KERNEL_MVE    Arm Helium: Cortex-M55, M85
+ *   TK_KERNEL_WASM   WebAssembly with 128-bit vectors
  * By default it is the best one that the compiler says the core has.
  */
 #ifndef TOPOKD_KERNELS_H
@@ -17,12 +18,15 @@
 #define TK_KERNEL_BLK 2
 #define TK_KERNEL_SMLAD 3
 #define TK_KERNEL_MVE 4
+#define TK_KERNEL_WASM 5
 
 #ifndef TK_KERNEL
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE != 0)
 #define TK_KERNEL TK_KERNEL_MVE
 #elif defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && (__ARM_ARCH_PROFILE == 'M')
 #define TK_KERNEL TK_KERNEL_SMLAD
+#elif defined(__wasm_simd128__)
+#define TK_KERNEL TK_KERNEL_WASM
 #else
 #define TK_KERNEL TK_KERNEL_BLK
 #endif
@@ -35,8 +39,8 @@
 #define TK_ALIGNED
 #endif
 
-/* A value in the rows that a convolution works on: SMLAD multiplies pairs of 16-bit values. */
-#if TK_KERNEL == TK_KERNEL_SMLAD
+/* A value in the rows that a convolution works on: SMLAD and WASM multiply pairs of 16-bit values. */
+#if (TK_KERNEL == TK_KERNEL_SMLAD) || (TK_KERNEL == TK_KERNEL_WASM)
 typedef int16_t tk_value;
 #else
 typedef int8_t tk_value;
