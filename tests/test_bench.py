@@ -115,6 +115,7 @@ def test_a_result_is_read_back_as_it_was_written():
     [
         {"basis": "guessed"},
         {"latency_ms": {"p50": 1}},
+        {"latency_ms": {"p50": 1, "p95": 1, "p99": 1, "min": 1}},
         {"latency_ms": {"p50": -1, "p95": 1, "p99": 1, "min": 1, "cold": 1}},
         {"latency_ms": {"p50": "1", "p95": 1, "p99": 1, "min": 1, "cold": 1}},
     ],
@@ -308,6 +309,7 @@ def test_bench_puts_tda_teacher_and_students_side_by_side(exported):
         ("teacher.signal", "onnxruntime"),
         ("student.float32", "onnxruntime"),
         ("student.float32", "litert"),
+        ("student.int8", "onnxruntime"),
         ("student.int8", "litert"),
     }
     assert not any(item["error"] for item in results.values()), child.stderr
@@ -338,7 +340,7 @@ def test_a_student_with_fewer_channels_is_measured_on_its_own(tmp_path):
         pipeline = pipelines.load(job.factory, job.args)
         logits = np.concatenate([pipeline.run(window[None]) for window in plan.held_out.x])
         assert (logits.argmax(1) == plan.held_out.y).mean() > 0.9
-    assert len(plan.jobs) == 3
+    assert len(plan.jobs) == 4
 
 
 def test_of_a_very_large_test_subject_some_windows_are_taken_evenly(exported, monkeypatch, tmp_path):

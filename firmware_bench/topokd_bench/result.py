@@ -27,7 +27,8 @@ class BenchResult:
         What executed it, e.g. `litert` or `ripser+persim+onnxruntime`.
     latency_ms
         Milliseconds a window of raw signal takes to logits, normalisation included: `p50`, `p95`, `p99`,
-        `min`; and `cold`: import of the runtime, loading and first window in a fresh process.
+        `min`; and `cold`: import of the runtime, loading and first window in a fresh process. Where
+        nothing is measured the former are one number, and `cold` is left out.
     runs, warmup
         Timed calls, and calls before them that are not counted.
     threads
@@ -38,7 +39,8 @@ class BenchResult:
     windows
         Number of held-out windows behind `accuracy`.
     ram_bytes, ram_baseline_bytes
-        Peak resident memory of the process while timing, and that of the bare interpreter with numpy.
+        Peak resident memory of the process while timing, and that of the bare interpreter with numpy; of a
+        microcontroller or NPU, the working memory of the model.
     flash_bytes, model_bytes
         Bytes of storage the pipeline needs on the target, and of its model file alone.
     macs, instructions, cycles
@@ -103,15 +105,16 @@ class BenchResult:
             raise ValueError(f"basis {values['basis']!r}: expected one of {', '.join(get_args(Basis))}")
         latency = values.get("latency_ms")
         if latency is not None:
-            _check_latency(latency)
+            _check_latency(latency, values["basis"])
         if values.get("accuracy_ci95") is not None:
             low, high = values["accuracy_ci95"]
             values["accuracy_ci95"] = (float(low), float(high))
         return cls(**values)
 
 
-def _check_latency(latency: Any) -> None:
-    if not isinstance(latency, Mapping) or set(latency) != set(LATENCY_KEYS):
+def _check_latency(latency: Any, basis: str) -> None:
+    keys = set(latency) if isinstance(latency, Mapping) else set()
+    if keys != set(LATENCY_KEYS) and (basis == "measured" or keys != set(LATENCY_KEYS) - {"cold"}):
         raise ValueError(f"latency_ms: expected the keys {', '.join(LATENCY_KEYS)}")
     for name, value in latency.items():
         if not isinstance(value, int | float) or not 0 <= value < float("inf"):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topokd_bench.local import Job
+from topokd_bench import npu
+from topokd_bench.local import TARGET, Job
 from topokd_bench.pipelines import MODEL_FILE, TDA
 from topokd_bench.windows import HeldOut
 
@@ -234,7 +235,7 @@ def _self_test_windows(bundle: Bundle) -> HeldOut:
 
 
 def check_targets(text: str) -> list[str]:
-    """Split `--on` and refuse what cannot be measured on yet.
+    """Split `--on` into targets, each once, and refuse what cannot be measured on yet.
 
     Raises
     ------
@@ -242,6 +243,14 @@ def check_targets(text: str) -> list[str]:
         When a target is unknown.
     """
     targets = [part.strip() for part in text.split(",") if part.strip()]
-    if not targets or any(target != "local" for target in targets):
-        raise UsageError(f"--on {text}: the only target is local, this machine", hint="use --on local")
-    return targets
+    unknown = [target for target in targets if target != TARGET and not target.startswith(npu.TARGET)]
+    if not targets or unknown:
+        raise UsageError(
+            f"--on {text}: expected {TARGET} (this machine) or {npu.TARGET}NAME, NAME one of "
+            f"{', '.join(npu.SYSTEMS)}",
+            hint="use --on local",
+        )
+    for target in targets:
+        if target != TARGET:
+            npu.accelerator_of(target)
+    return list(dict.fromkeys(targets))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from topokd_bench.local import Measured
 
     from topokd_edge.bundle import Bundle
+    from topokd_edge.cli._bench_plan import BenchPlan
+    from topokd_edge.progress import Progress
 
 _COSTS = ["pipeline", "runtime", "p50 ms", "p95 ms", "p99 ms", "cold ms", "model kB", "peak MB", "ratio"]
 _ACCURACIES = ["pipeline", "runtime", "accuracy", "95 % interval", "over", "windows"]
@@ -23,7 +25,9 @@ _YARDSTICK = "student.int8"
 
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, as written by export.")],
-    on: Annotated[str, typer.Option("--on", help="Where to measure: local (this machine).")] = "local",
+    on: Annotated[
+        str, typer.Option("--on", help="local (this machine), npu:ethos-u55-128 (modelled), with commas.")
+    ] = "local",
     run: Annotated[
         Path | None,
         typer.Option(
@@ -45,24 +49,80 @@ def bench(
     """Measure latency, memory and accuracy of a bundle, of its teachers, and of TDA inference.
 
     Every pipeline runs in a fresh process of its own, one after another, from the raw window to the logits.
+    For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json
     """
-    from topokd_bench import local
+    from topokd_bench.local import TARGET as LOCAL
 
     from topokd_edge.bundle import Bundle
+    from topokd_edge.cli import _bench_npu
     from topokd_edge.cli._bench_int8 import int8_cost
-    from topokd_edge.cli._bench_plan import check_targets, find_run, make_plan
+    from topokd_edge.cli._bench_plan import check_targets
     from topokd_edge.files import refuse_existing, write_json
 
-    check_targets(on)
+    targets = check_targets(on)
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     opened = Bundle.open(bundle)
     unchecked = _verify(opened)
-    with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder, console.progress() as progress:
+    measured: list[Measured] = []
+    plan: BenchPlan | None = None
+    with console.progress() as progress:
+        modelled = _bench_npu.estimates(opened, targets, progress)
+        if LOCAL in targets:
+            plan, measured = _run_here(
+                opened, run, windows=windows, threads=threads, seconds=seconds, progress=progress
+            )
+    cost = None if plan is None else int8_cost(measured, plan.held_out.subject)
+    subjects, notes = ((), ()) if plan is None else (plan.subjects, plan.notes)
+    document: dict[str, Any] = {
+        "results": [item.result.to_dict() for item in [*measured, *modelled]],
+        "int8_cost": None if cost is None else cost.to_dict(),
+        "subjects": list(subjects),
+        "notes": [*unchecked, *notes, *_remarks(measured)],
+    }
+    if out is not None:
+        write_json(out, document)
+    if as_json:
+        console.answer_json(document)
+    else:
+        if measured:
+            console.table(f"{bundle} on {LOCAL}, {threads} thread(s)", _COSTS, _costs(measured))
+        if subjects:
+            console.table(f"held-out subjects {', '.join(subjects)}", _ACCURACIES, _accuracies(measured))
+        _bench_npu.show(str(bundle), modelled)
+        if cost is not None:
+            typer.echo(cost.sentence())
+    for remark in document["notes"]:
+        console.note(f"note: {remark}")
+    if measured and all(item.result.error for item in measured):
+        raise DeviceError(
+            f"{LOCAL}: no pipeline could be measured",
+            problems=[
+                f"{item.result.pipeline} on {item.result.runtime}: {item.result.error}" for item in measured
+            ],
+            hint="topokd-edge doctor lists what is missing",
+        )
+
+
+def _run_here(
+    bundle: Bundle,
+    run: Path | None,
+    *,
+    windows: int | None,
+    threads: int,
+    seconds: float,
+    progress: Progress,
+) -> tuple[BenchPlan, list[Measured]]:
+    """Measure every pipeline on this machine, one after another."""
+    from topokd_bench import local
+
+    from topokd_edge.cli._bench_plan import find_run, make_plan
+
+    with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder:
         work = Path(folder)
-        plan = make_plan(opened, find_run(opened, run), work, windows=windows)
+        plan = make_plan(bundle, find_run(bundle, run), work, windows=windows)
         plan.held_out.save(work / "windows.npz")
         count = len(plan.jobs)
         measured = local.run_all(
@@ -72,35 +132,8 @@ def bench(
             effort=local.Effort(seconds=seconds),
             before=lambda index, job: progress("bench", index, count, f"{job.pipeline} on {job.runtime}"),
         )
-        progress("bench", count, count)
-    cost = int8_cost(measured, plan.held_out.subject)
-    document: dict[str, Any] = {
-        "results": [item.result.to_dict() for item in measured],
-        "int8_cost": None if cost is None else cost.to_dict(),
-        "subjects": list(plan.subjects),
-        "notes": [*unchecked, *plan.notes, *_remarks(measured)],
-    }
-    if out is not None:
-        write_json(out, document)
-    if as_json:
-        console.answer_json(document)
-    else:
-        console.table(f"{bundle} on {on}, {threads} thread(s)", _COSTS, _costs(measured))
-        if plan.subjects:
-            subjects = ", ".join(plan.subjects)
-            console.table(f"held-out subjects {subjects}", _ACCURACIES, _accuracies(measured))
-        if cost is not None:
-            typer.echo(cost.sentence())
-    for remark in document["notes"]:
-        console.note(f"note: {remark}")
-    if all(item.result.error for item in measured):
-        raise DeviceError(
-            f"{on}: no pipeline could be measured",
-            problems=[
-                f"{item.result.pipeline} on {item.result.runtime}: {item.result.error}" for item in measured
-            ],
-            hint="topokd-edge doctor lists what is missing",
-        )
+    progress("bench", count, count)
+    return plan, measured
 
 
 def _verify(bundle: Bundle) -> list[str]:
