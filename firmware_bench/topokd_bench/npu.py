@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from topokd_bench.result import BenchResult
-from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, MissingError, UsageError
+from topokd_edge.bundle import BadInputError, CheckFailedError, DeviceError, MissingError
 
 TARGET = "npu:"
 CONFIG = "Arm/vela.ini"
@@ -39,20 +39,6 @@ SYSTEMS = {
     **{f"ethos-u65-{macs}": _U65 for macs in (256, 512)},
 }
 """The high-end system of each family. The last number of a name is its multiply-accumulates a cycle."""
-
-
-def accelerator_of(target: str) -> str:
-    """Return the accelerator that `npu:...` names.
-
-    Raises
-    ------
-    UsageError
-        When it is not one of `SYSTEMS`.
-    """
-    name = target.removeprefix(TARGET)
-    if name not in SYSTEMS:
-        raise UsageError(f"{target}: expected {TARGET} and one of {', '.join(SYSTEMS)}")
-    return name
 
 
 def estimate(path: Path, accelerator: str, *, timeout: float = TIMEOUT_S) -> BenchResult:

@@ -28,7 +28,7 @@ def estimates(bundle: Bundle, targets: Sequence[str], progress: Progress) -> lis
     for index, target in enumerate(asked):
         progress("npu", index, len(asked), target)
         path = bundle.model_path("tflite", "int8")
-        found.append(Measured(npu.estimate(path, npu.accelerator_of(target))))
+        found.append(Measured(npu.estimate(path, target.removeprefix(npu.TARGET))))
     if asked:
         progress("npu", len(asked), len(asked))
     return found
