@@ -25,11 +25,11 @@ SUBSET = Subset(fit=torch.arange(0, 22), validation=torch.arange(22, WINDOWS))
 TRAINING = Training(epochs=3, batch_size=8, learning_rate=0.05)
 
 
-def network(seed: int = 0, dims: int = 1, classes: int = CLASSES) -> WideResNet:
+def network(seed: int = 0, dims: int = 1, classes: int = CLASSES, activation: str = "pre") -> WideResNet:
     """An untrained WRN10-1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return WideResNet(WRNSpec(dims=dims, depth=10, width=1, in_channels=CHANNELS, classes=classes))
+        return WideResNet(WRNSpec(dims, 10, 1, CHANNELS, classes, activation=activation))
 
 
 def problem() -> tuple[Tensor, Tensor, Tensor]:

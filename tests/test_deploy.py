@@ -21,6 +21,8 @@ CASES = [
     pytest.param(WRNSpec(1, 10, 2, 3, 5, stem_stride=2), (33,), id="wide, stem stride 2"),
     pytest.param(WRNSpec(1, 10, 1, 2, 2), (1,), id="one sample"),
     pytest.param(WRNSpec(2, 10, 1, 3, 5), (12, 9), id="image teacher"),
+    pytest.param(WRNSpec(1, 16, 1, 3, 5, activation="post"), (101,), id="post-activation"),
+    pytest.param(WRNSpec(2, 10, 2, 3, 5, activation="post"), (12, 9), id="post-activation, image"),
 ]
 
 
@@ -57,6 +59,14 @@ def test_the_graph_is_what_the_design_says() -> None:
         "blocks.4.conv1",
         "blocks.4.shortcut",
     ]
+
+
+def test_with_activation_after_the_sum_nothing_is_left_to_scale() -> None:
+    graph = deploy_form(random_student(WRNSpec(1, 16, 1, 3, 5, activation="post")), (50,))
+    kinds = [op.kind for op in graph.ops]
+    assert (kinds.count(CONV), kinds.count(ADD), kinds.count(PAD)) == (15, 6, 2)
+    assert len(kinds) == 25
+    assert SCALE not in kinds
 
 
 def test_dead_channels_get_one_small_weight_and_nothing_else_changes() -> None:

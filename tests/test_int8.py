@@ -76,7 +76,12 @@ def tensors(content: bytes) -> dict[str, tuple[float, int]]:
 
 @pytest.mark.parametrize(
     ("spec", "size"),
-    [(SPEC, (50,)), (WRNSpec(1, 10, 2, 3, 5, stem_stride=2), (33,)), (WRNSpec(2, 10, 1, 3, 5), (12, 9))],
+    [
+        (SPEC, (50,)),
+        (WRNSpec(1, 10, 2, 3, 5, stem_stride=2), (33,)),
+        (WRNSpec(2, 10, 1, 3, 5), (12, 9)),
+        (WRNSpec(1, 16, 1, 3, 5, activation="post"), (50,)),
+    ],
 )
 def test_the_simulator_without_rounding_equals_torch(spec: WRNSpec, size: tuple[int, ...]) -> None:
     model = random_student(spec)

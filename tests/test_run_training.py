@@ -321,6 +321,19 @@ def test_another_recipe_or_other_data_is_not_resumed(run: Run, data: Path, tmp_p
     assert str(tmp_path / "w") in str(caught.value)
 
 
+def test_a_run_of_a_version_without_a_key_is_resumed(run: Run, data: Path) -> None:
+    path = run.folder / "recipe.toml"
+    written = path.read_text("utf-8")
+    try:
+        path.write_text(written.replace('activation = "pre"\n', ""), "utf-8")
+        assert path.read_text("utf-8").count("\n") == written.count("\n") - 3
+        continue_run(run.folder, data, recipe(TWO_CANDIDATES))
+        with pytest.raises(BadInputError, match="cannot be resumed"):
+            continue_run(run.folder, data, recipe(TWO_CANDIDATES, 'student.network.activation="post"'))
+    finally:
+        path.write_text(written, "utf-8")
+
+
 def test_an_existing_folder_is_refused(data: Path, tmp_path: Path) -> None:
     kept = tmp_path / "r" / "kept.txt"
     kept.parent.mkdir()

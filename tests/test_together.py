@@ -79,14 +79,16 @@ def test_together_as_alone(made: Tasks, tmp_path: Path) -> None:
                 assert right[key] == pytest.approx(left[key], rel=1e-3, abs=1e-5), key
 
 
-@pytest.mark.parametrize("dims", [1, 2])
-def test_answers_and_gradients_of_a_step_are_those_of_each(dims: int) -> None:
+@pytest.mark.parametrize(("dims", "activation"), [(1, "pre"), (2, "pre"), (1, "post")])
+def test_answers_and_gradients_of_a_step_are_those_of_each(dims: int, activation: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 6, 2, *(16,) * dims, dtype=torch.float64)
     weight = torch.randn(3, 6, 2, dtype=torch.float64)
     look = lambda features: [features.square().mean()]  # noqa: E731
     questions = [Question(x[0]), Question(x[1], look), Question(x[2])]
-    models, copies = ([network(seed, dims).double().train() for seed in SEEDS] for _ in range(2))
+    models, copies = (
+        [network(seed, dims, activation=activation).double().train() for seed in SEEDS] for _ in range(2)
+    )
     found = Group(models).double()
     for model in models:
         model.train()

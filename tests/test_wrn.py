@@ -61,6 +61,9 @@ def plainly(state: dict[str, Tensor], spec: WRNSpec, x: Tensor) -> Tensor:
         return F.relu(F.batch_norm(x, part[0].clone(), part[1].clone(), *part[2:], training=True))
 
     x = conv(x, state["stem.weight"], stride=spec.stem_stride, padding=1)
+    if spec.activation == "post":
+        x = plain_post_blocks(state, spec, x)
+        return F.linear(x.flatten(2).mean(2), state["head.weight"], state["head.bias"])
     for index in range(3 * spec.blocks_per_stage):
         name, first = f"blocks.{index}", index in (spec.blocks_per_stage, 2 * spec.blocks_per_stage)
         stride, a = 2 if first else 1, norm(x, f"{name}.bn1")
@@ -71,14 +74,34 @@ def plainly(state: dict[str, Tensor], spec: WRNSpec, x: Tensor) -> Tensor:
     return F.linear(norm(x, "bn").flatten(2).mean(2), state["head.weight"], state["head.bias"])
 
 
+def plain_post_blocks(state: dict[str, Tensor], spec: WRNSpec, x: Tensor) -> Tensor:
+    """The blocks of "Deep Residual Learning for Image Recognition", figure 2, with projections (B)."""
+    conv = F.conv1d if spec.dims == 1 else F.conv2d
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        part = [state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(x, part[0].clone(), part[1].clone(), *part[2:], training=True)
+
+    x = norm(x, "stem_bn").relu()
+    for index in range(3 * spec.blocks_per_stage):
+        name, first = f"blocks.{index}", index in (spec.blocks_per_stage, 2 * spec.blocks_per_stage)
+        stride, kept = 2 if first else 1, x
+        if f"{name}.shortcut.weight" in state:
+            kept = norm(conv(x, state[f"{name}.shortcut.weight"], stride=stride), f"{name}.shortcut_bn")
+        a = norm(conv(x, state[f"{name}.conv1.weight"], stride=stride, padding=1), f"{name}.bn1").relu()
+        x = (norm(conv(a, state[f"{name}.conv2.weight"], padding=1), f"{name}.bn2") + kept).relu()
+    return x
+
+
+@pytest.mark.parametrize("activation", ["pre", "post"])
 @pytest.mark.parametrize(
     ("dims", "width", "stem_stride", "size"),
     [(1, 1, 1, (37,)), (1, 2, 2, (125,)), (2, 1, 2, (16, 12)), (2, 2, 1, (9, 9))],
 )
 def test_it_computes_what_the_plain_network_computes(
-    dims: int, width: int, stem_stride: int, size: tuple[int, ...]
+    dims: int, width: int, stem_stride: int, size: tuple[int, ...], activation: str
 ) -> None:
-    spec = WRNSpec(dims, 16, width, in_channels=3, classes=5, stem_stride=stem_stride)
+    spec = WRNSpec(dims, 16, width, 3, 5, stem_stride=stem_stride, activation=activation)
     torch.manual_seed(0)
     model = WideResNet(spec).double()
     x = torch.randn(6, 3, *size, dtype=torch.float64)
@@ -104,13 +127,31 @@ def test_weights_of_signals_are_those_of_conv1d() -> None:
 
 def test_every_problem_of_a_description_is_named() -> None:
     with pytest.raises(UsageError) as caught:
-        WRNSpec(3, 17, 0, in_channels=1, classes=1)
-    assert [p.split(" ")[0] for p in caught.value.problems] == ["dims", "depth", "width"]
+        WRNSpec(3, 17, 0, in_channels=1, classes=1, activation="none")
+    assert [p.split(" ")[0] for p in caught.value.problems] == ["dims", "depth", "activation", "width"]
+
+
+def test_the_twin_has_other_norms_and_the_same_products() -> None:
+    pre, post = (WRNSpec(1, 16, 1, 3, 14, activation=each) for each in ("pre", "post"))
+    assert (pre.name, post.name) == ("WRN16-1 (1-D)", "WRN16-1 (1-D, post-activation)")
+    # Two numbers a channel. Before: of what each convolution reads, and of the last sum. Behind: of what each
+    # writes, the stem and two shortcuts as well.
+    before = 2 * (16 * 3 + 32 * 2 + 64 + 64) + 2 * (2 * 16 + 2 * 32 + 2 * 64)
+    behind = 2 * (16 + 32 + 64) + 2 * 2 * (2 * 16 + 2 * 32 + 2 * 64)
+    params, macs = count(pre, (500,))
+    assert count(post, (500,)) == (params + behind - before, macs)
+
+
+def test_the_twins_differ_in_what_they_were_trained_as() -> None:
+    state = WideResNet(WRNSpec(1, 10, 1, 2, 3)).state_dict()
+    with pytest.raises(RuntimeError, match="stem_bn"):
+        WideResNet(WRNSpec(1, 10, 1, 2, 3, activation="post")).load_state_dict(state)
 
 
 @pytest.mark.parametrize("depth", [10, 16, 28])
 def test_observed_stages_are_the_last_blocks_of_each(depth: int) -> None:
-    model = WideResNet(WRNSpec(1, depth, 1, in_channels=2, classes=3)).eval()
+    activation = "post" if depth == 16 else "pre"
+    model = WideResNet(WRNSpec(1, depth, 1, in_channels=2, classes=3, activation=activation)).eval()
     x = torch.randn(4, 2, 32)
     hooked: list[torch.Tensor] = []
     per_stage = (depth - 4) // 6

@@ -1,8 +1,9 @@
 """The deploy form: the student's function rewritten as a short list of operators that every target has.
 
-Channels last, static shapes, one window at a time. The second BatchNorm of a block is folded into the
-convolution before it. The first one and the final one read a sum that is also passed on untouched, so they
-cannot be folded; they become a per-channel scale and shift with a fused ReLU (a 1x1 depthwise convolution).
+Channels last, static shapes, one window at a time. A BatchNorm behind a convolution is folded into it: the
+second of each block, and all of them with activation after the sum. With activation before the convolutions,
+the first of each block and the final one read a sum that is also passed on untouched, so they cannot be
+folded; they become a per-channel scale and shift with a fused ReLU (a 1x1 depthwise convolution).
 Where a convolution has stride 2 the padding is its own operator, because "same" padding there pads (0, 1)
 in TFLite and (1, 1) in torch.
 """
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from topokd_edge.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
-    from topokd_edge.models.wrn import Block, WideResNet
+    from topokd_edge.models.wrn import WideResNet
 
 Array = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
@@ -143,10 +144,15 @@ def deploy_form(model: WideResNet, size: tuple[int, ...]) -> DeployGraph:
     if spec.dims != len(size):
         raise UsageError(f"a {spec.name} takes {spec.dims} dimensions, the size given is {size}")
     builder = _Builder(size, spec.in_channels)
-    name = builder.conv("stem", INPUT, model.stem)
-    for index, block in enumerate(model.blocks):
-        name = _add_block(builder, f"blocks.{index}", name, block)  # type: ignore[arg-type]
-    name = builder.scale("bn", name, model.bn)
+    if model.bn is None:
+        name = builder.conv("stem", INPUT, model.stem, norm=model.stem_bn, relu=True)
+        for index, block in enumerate(model.blocks):
+            name = _add_post_block(builder, f"blocks.{index}", name, block)
+    else:
+        name = builder.conv("stem", INPUT, model.stem)
+        for index, block in enumerate(model.blocks):
+            name = _add_block(builder, f"blocks.{index}", name, block)
+        name = builder.scale("bn", name, model.bn)
     name = builder.add(Op(MEAN, "mean", (name,), builder.shapes[name][-1:]))
     weight, bias = _array(model.head.weight), _array(model.head.bias)
     builder.add(Op(DENSE, "head", (name,), (len(bias),), weight.astype(np.float32), bias.astype(np.float32)))
@@ -158,13 +164,21 @@ def deploy_form(model: WideResNet, size: tuple[int, ...]) -> DeployGraph:
     return DeployGraph(size, spec.in_channels, tuple(builder.ops))
 
 
-def _add_block(builder: _Builder, prefix: str, source: str, block: Block) -> str:
+def _add_block(builder: _Builder, prefix: str, source: str, block: Any) -> str:
     activated = builder.scale(f"{prefix}.bn1", source, block.bn1)
-    hidden = builder.conv(f"{prefix}.conv1", activated, block.conv1, norm=block.bn2)
+    hidden = builder.conv(f"{prefix}.conv1", activated, block.conv1, norm=block.bn2, relu=True)
     out = builder.conv(f"{prefix}.conv2", hidden, block.conv2)
     if block.shortcut is not None:
         source = builder.conv(f"{prefix}.shortcut", activated, block.shortcut)
     return builder.add(Op(ADD, prefix, (out, source), builder.shapes[out]))
+
+
+def _add_post_block(builder: _Builder, prefix: str, source: str, block: Any) -> str:
+    hidden = builder.conv(f"{prefix}.conv1", source, block.conv1, norm=block.bn1, relu=True)
+    out = builder.conv(f"{prefix}.conv2", hidden, block.conv2, norm=block.bn2)
+    if block.shortcut is not None:
+        source = builder.conv(f"{prefix}.shortcut", source, block.shortcut, norm=block.shortcut_bn)
+    return builder.add(Op(ADD, prefix, (out, source), builder.shapes[out], relu=True))
 
 
 def replace_parameters(graph: DeployGraph, parameters: Mapping[str, tuple[Array, Array]]) -> DeployGraph:
@@ -195,8 +209,8 @@ class _Builder:
         op = Op(SCALE, name, (source,), self.shapes[source], relu=True)
         return self.add(replace(op, weight=weight.astype(np.float32), bias=bias.astype(np.float32)))
 
-    def conv(self, name: str, source: str, conv: Any, *, norm: Any = None) -> str:
-        """Add a convolution, with the BatchNorm and ReLU that follow it folded in when `norm` is given."""
+    def conv(self, name: str, source: str, conv: Any, *, norm: Any = None, relu: bool = False) -> str:
+        """Add a convolution, the BatchNorm `norm` that follows it folded in."""
         weight = np.moveaxis(_array(conv.weight), 1, -1)
         out, kernel = weight.shape[:2]
         bias = np.zeros(out)
@@ -208,7 +222,7 @@ class _Builder:
         shape = (*((n - 1) // stride + 1 for n in size), out)
         if stride > 1 and kernel > 1:
             source = self.add(Op(PAD, f"{name}.pad", (source,), (*(n + 2 for n in size), channels)))
-        op = Op(CONV, name, (source,), shape, stride=stride, relu=norm is not None)
+        op = Op(CONV, name, (source,), shape, stride=stride, relu=relu)
         return self.add(replace(op, weight=weight.astype(np.float32), bias=bias.astype(np.float32)))
 
 

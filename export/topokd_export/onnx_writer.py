@@ -89,8 +89,10 @@ def node_of(op: Op, dims: int, inputs: list[str], output: str) -> tuple[list[Any
     """Return the nodes that compute `op`, and their constants: weight, then bias."""
     from onnx import helper
 
+    linear = f"{op.name}.linear" if op.relu else output
+    relu = [helper.make_node("Relu", [linear], [output], f"{op.name}.relu")] if op.relu else []
     if op.kind == ADD:
-        return [helper.make_node("Add", inputs, [output], name=op.name)], []
+        return [helper.make_node("Add", inputs, [linear], name=op.name), *relu], []
     if op.kind == MEAN:
         axes = constant(np.arange(2, 2 + dims), f"{op.name}.axes")
         return [helper.make_node("ReduceMean", [*inputs, axes.name], [output], op.name, keepdims=0)], [axes]
@@ -106,12 +108,8 @@ def node_of(op: Op, dims: int, inputs: list[str], output: str) -> tuple[list[Any
         weight = np.ascontiguousarray(np.moveaxis(weight, -1, 1))
         kind, attributes = "Conv", {"strides": [op.stride] * dims, "pads": [(kernel - 1) // 2] * (2 * dims)}
     constants = [constant(weight, f"{op.name}.weight"), constant(bias, f"{op.name}.bias")]
-    linear = f"{op.name}.linear" if op.relu else output
     names = [*inputs, *(item.name for item in constants)]
-    nodes = [helper.make_node(kind, names, [linear], op.name, **attributes)]
-    if op.relu:
-        nodes.append(helper.make_node("Relu", [linear], [output], f"{op.name}.relu"))
-    return nodes, constants
+    return [helper.make_node(kind, names, [linear], op.name, **attributes), *relu], constants
 
 
 def export_onnx(model: WideResNet, size: tuple[int, ...], path: Path) -> None:

@@ -59,20 +59,33 @@ def _torch_layers(model: WideResNet, windows: Array) -> dict[str, Array]:
 
         return hook
 
-    handles = []
-    for name, module in model.named_modules():
-        if not name or name == "blocks":
-            continue
-        norm = name.rpartition(".")[2].startswith("bn")
-        if name.endswith(".bn2"):  # folded into conv1, which then gives the activated value
-            name = name.removesuffix("bn2") + "conv1"
-        elif name.endswith(".conv1"):
-            continue
-        handles.append(module.register_forward_hook(keep(name, norm)))
+    modules = dict(model.named_modules())
+    handles = [
+        modules[module].register_forward_hook(keep(name, relu))
+        for name, (module, relu) in _modules_of(list(modules), post=model.bn is None).items()
+    ]
     try:
         with torch.no_grad():
             model.eval()(torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)))
     finally:
         for handle in handles:
             handle.remove()
+    return found
+
+
+def _modules_of(names: list[str], *, post: bool) -> dict[str, tuple[str, bool]]:
+    """Return, by operator, the module whose output it gives, and whether after ReLU.
+
+    That of a convolution with a folded BatchNorm is the BatchNorm.
+    """
+    folded = {"conv1": "bn2"}
+    if post:
+        folded = {"stem": "stem_bn", "conv1": "bn1", "conv2": "bn2", "shortcut": "shortcut_bn"}
+    activated = ("stem", "conv1") if post else ("bn", "bn1", "conv1")
+    found = {}
+    for name in names:
+        place, _, last = name.rpartition(".")
+        if name not in ("", "blocks") and last not in folded.values():
+            module = ".".join(part for part in (place, folded.get(last, last)) if part)
+            found[name] = (module, last in activated)
     return found

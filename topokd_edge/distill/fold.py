@@ -358,6 +358,7 @@ class FoldTrainer:
             in_channels=inputs.shape[1],
             classes=len(self.windows.class_names),
             stem_stride=network.stem_stride,
+            activation=network.activation,
         )
 
     def _fresh(self, name: str, spec: WRNSpec) -> WideResNet:

@@ -49,6 +49,8 @@ class Network(Part):
     depth: Annotated[int, AfterValidator(_of_wide_resnet)] = 16
     width: Count = 1
     stem_stride: Literal[1, 2] = 1
+    activation: Literal["pre", "post"] = "pre"
+    """`pre` is the published one; all BatchNorms of `post` fold into convolutions on export."""
 
 
 class Augmentation(Part):

@@ -238,6 +238,10 @@ class Recipe(Part):
         """Return the resolved recipe as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
+    def is_in(self, path: Path) -> bool:
+        """Return whether a file says the same, be it of a version that did not know every key yet."""
+        return parse_recipe(path.read_text("utf-8"), str(path)) == self
+
 
 def told(problems: list[str]) -> PydanticCustomError:
     """Return an error of a section whose problems are worded already."""

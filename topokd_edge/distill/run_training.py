@@ -64,7 +64,7 @@ def continue_run(out: Path, data: Path, recipe: Recipe) -> Run:
     """
     run = Run.open(out)
     problems = []
-    if (out / "recipe.toml").read_text("utf-8") != recipe.to_toml():
+    if not recipe.is_in(out / "recipe.toml"):
         problems.append("the recipe differs from the run's recipe.toml")
     if WindowSet.open(data).content_hash != run.data["content_hash"]:
         problems.append(f"{data} is not the window set of the run")

@@ -1,8 +1,11 @@
-"""Pre-activation WideResNets in one and two dimensions, from one description.
+"""WideResNets in one and two dimensions, from one description.
 
 Architecture of Zagoruyko and Komodakis, "Wide Residual Networks" (arXiv 1605.07146), with the details
 of the two-teacher code of Jeon et al. that the published numbers rest on: a stem of 16 channels whatever
 the width, and shortcuts that read the activated input wherever they are a convolution.
+
+Its twin with activation after the sum has the blocks of K. He et al., "Deep Residual Learning for Image
+Recognition" (arXiv 1512.03385), with a BatchNorm behind every convolution, so that all of them fold away.
 
 Inside, a signal is an image one row high, with its channels last in memory: both dimensions then run on the
 same kernels, which are faster so (docs/decisions/training-speed.md). Weights keep the shape of their
@@ -44,6 +47,9 @@ class WRNSpec:
         Input channels and outputs.
     stem_stride
         Stride of the first convolution; 1 as published, 2 makes an image teacher about four times cheaper.
+    activation
+        "pre": BatchNorm and ReLU before each convolution, as published. "post": behind it, and ReLU after
+        each sum.
 
     Raises
     ------
@@ -57,6 +63,7 @@ class WRNSpec:
     in_channels: int
     classes: int
     stem_stride: int = 1
+    activation: str = "pre"
 
     def __post_init__(self) -> None:
         problems = []
@@ -66,6 +73,8 @@ class WRNSpec:
             problems.append(f"depth = {self.depth}: expected 6 N + 4, such as 16 or 28")
         if self.stem_stride not in (1, 2):
             problems.append(f"stem_stride = {self.stem_stride}: expected 1 or 2")
+        if self.activation not in ("pre", "post"):
+            problems.append(f"activation = {self.activation!r}: expected 'pre' or 'post'")
         for name in ("width", "in_channels", "classes"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} = {getattr(self, name)}: expected at least 1")
@@ -80,7 +89,8 @@ class WRNSpec:
     @property
     def name(self) -> str:
         """The field's short name, such as WRN16-1 (1-D)."""
-        return f"WRN{self.depth}-{self.width} ({self.dims}-D)"
+        twin = ", post-activation" if self.activation == "post" else ""
+        return f"WRN{self.depth}-{self.width} ({self.dims}-D{twin})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON-able data."""
@@ -122,6 +132,31 @@ class Block(nn.Module):
         return out
 
 
+class PostBlock(nn.Module):
+    """Conv3-BN-ReLU-Conv3-BN plus a shortcut, then ReLU.
+
+    The shortcut is a 1x1 convolution and BatchNorm when the shape changes, else the input.
+    """
+
+    def __init__(self, dims: int, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        conv, changes = _conv(dims), stride != 1 or in_channels != out_channels
+        self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = conv(in_channels, out_channels, 1, stride=stride, bias=False) if changes else None
+        self.shortcut_bn = nn.BatchNorm2d(out_channels) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in_channels, height, width) to (batch, out_channels, ...); a signal's height is 1."""
+        hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        kept = x
+        if self.shortcut is not None and self.shortcut_bn is not None:
+            kept = self.shortcut_bn(self.shortcut(x))
+        return F.relu(self.bn2(self.conv2(hidden)) + kept, inplace=True)
+
+
 class WideResNet(nn.Module):
     """A WideResNet as described by `spec`; the forward pass returns logits (batch, classes).
 
@@ -138,12 +173,14 @@ class WideResNet(nn.Module):
         super().__init__()
         self.spec = spec
         self.low_precision = False
+        block = PostBlock if spec.activation == "post" else Block
         stages = [STEM_CHANNELS, *(STEM_CHANNELS * spec.width * 2**stage for stage in range(3))]
         self.stem = _conv(spec.dims)(
             spec.in_channels, STEM_CHANNELS, 3, stride=spec.stem_stride, padding=1, bias=False
         )
+        self.stem_bn = nn.BatchNorm2d(STEM_CHANNELS) if spec.activation == "post" else None
         self.blocks = nn.ModuleList(
-            Block(
+            block(
                 spec.dims,
                 stages[stage] if index == 0 else stages[stage + 1],
                 stages[stage + 1],
@@ -152,14 +189,14 @@ class WideResNet(nn.Module):
             for stage in range(3)
             for index in range(spec.blocks_per_stage)
         )
-        self.bn = nn.BatchNorm2d(stages[-1])
+        self.bn = nn.BatchNorm2d(stages[-1]) if spec.activation == "pre" else None
         self.head = nn.Linear(stages[-1], spec.classes)
         self._initialise()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, length) or (batch, in_channels, height, width) to logits."""
         with self._casting(x):
-            x = self.stem(self._rows(x))
+            x = self._stem(x)
             for block in self.blocks:
                 x = block(x)
         return self._answer(x)
@@ -170,7 +207,7 @@ class WideResNet(nn.Module):
         Without gradients an output lives no longer than until the next stage has read it.
         """
         with self._casting(x):
-            x, seen = self.stem(self._rows(x)), []
+            x, seen = self._stem(x), []
             for number, block in enumerate(self.blocks, start=1):
                 x = block(x)
                 if number % self.spec.blocks_per_stage == 0:
@@ -182,6 +219,10 @@ class WideResNet(nn.Module):
             return torch.autocast(x.device.type, torch.bfloat16)
         return nullcontext()
 
+    def _stem(self, x: Tensor) -> Tensor:
+        out: Tensor = self.stem(self._rows(x))
+        return out if self.stem_bn is None else F.relu(self.stem_bn(out), inplace=True)
+
     def _rows(self, x: Tensor) -> Tensor:
         """Return signals as images one row high, and images as they are, with channels last in memory."""
         x = x.unsqueeze(2) if self.spec.dims == 1 else x
@@ -189,7 +230,8 @@ class WideResNet(nn.Module):
 
     def _pooled(self, x: Tensor) -> Tensor:
         at_least = torch.promote_types(x.dtype, torch.float32)
-        return F.relu(self.bn(x), inplace=True).mean((2, 3), dtype=at_least)
+        x = x if self.bn is None else F.relu(self.bn(x), inplace=True)
+        return x.mean((2, 3), dtype=at_least)
 
     def _answer(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self._pooled(x))

@@ -207,7 +207,7 @@ def check_same(search: Search) -> None:
     if not (folder / JOB).is_file():
         raise BadInputError(f"{folder}: not a search ({JOB} is missing)", hint="start it without --resume")
     job, problems = search.job, []
-    if (folder / "recipe.toml").read_text("utf-8") != search.recipe.to_toml():
+    if not search.recipe.is_in(folder / "recipe.toml"):
         problems.append("the recipe differs from the search's recipe.toml")
     if read_json(folder / "space.json") != search.space.model_dump(mode="json"):
         problems.append("the space differs from the search's space.json")

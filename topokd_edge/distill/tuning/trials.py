@@ -222,7 +222,7 @@ def _say_values(path: Path, recipe: Recipe) -> None:
     """Write the recipe of a trial; refuse a folder in which a trial had another one."""
     if not path.is_file():
         write_text(path, recipe.to_toml())
-    elif path.read_text("utf-8") != recipe.to_toml():
+    elif not recipe.is_in(path):
         raise BadInputError(
             f"{path.parent}: a trial with other values lies here; its memory was lost or replaced",
             hint="start anew with another --out",
