@@ -24,7 +24,6 @@ from topokd_edge.cli import main
 from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, MissingError
 from topokd_edge.models.wrn import count
 
-
 WIDTHS = ("ethos-u55-32", "ethos-u55-256", "ethos-u65-512")
 
 
