@@ -1,4 +1,4 @@
-"""Instructions of the C student on emulated cores; arguments such as cortex_m4:SMLAD choose among them.
+"""Instructions of the C student on emulated cores; arguments such as cortex-m4:SMLAD choose among them.
 
 The student has random weights: what is counted does not depend on them. Needs ziglang and unicorn.
 """
@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import torch
 from topokd_export.c.arena import plan_arena
-from topokd_export.c.emulated import build_firmware, run_firmware
+from topokd_export.c.emulated import run_firmware
+from topokd_export.c.firmware import build_firmware
 from topokd_export.c.integer_graph import Conv
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, ram_bytes, weight_bytes, write_c
@@ -23,8 +24,8 @@ from topokd_edge.bundle import Normalisation
 from topokd_edge.models.wrn import WideResNet, WRNSpec
 
 CASES = (
-    *("cortex_m4:REF", "cortex_m4:BLK", "cortex_m4:SMLAD", "cortex_m3:BLK", "cortex_m0plus:BLK"),
-    *("cortex_m7:SMLAD", "cortex_m33+dsp:SMLAD"),
+    *("cortex-m4:REF", "cortex-m4:BLK", "cortex-m4:SMLAD", "cortex-m3:BLK", "cortex-m0plus:BLK"),
+    *("cortex-m7:SMLAD", "cortex-m33:SMLAD", "rv32imc:BLK"),
 )
 
 
@@ -41,8 +42,8 @@ def main() -> None:
     print(f"{products:,} products, weights {weights:,} B, RAM {ram:,} B")
     rows = []
     for case in sys.argv[1:] or CASES:
-        cpu, kernel = case.split(":")
-        firmware = build_firmware(files, cpu, ("-O2", f"-DTK_KERNEL=TK_KERNEL_{kernel}"))
+        core, kernel = case.split(":")
+        firmware = build_firmware(files, core, ("-O2", f"-DTK_KERNEL=TK_KERNEL_{kernel}"))
         execution = run_firmware(firmware, window, 14)
         sizes = f"flash +{firmware.flash_bytes - weights:,} B, stack {execution.stack_bytes}"
         per_product = execution.instructions / products

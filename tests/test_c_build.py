@@ -21,7 +21,8 @@ from c_cases import (
     tflm_logits,
 )
 from topokd_export.c.arena import plan_arena
-from topokd_export.c.emulated import build_firmware, run_firmware
+from topokd_export.c.emulated import run_firmware
+from topokd_export.c.firmware import build_firmware
 from topokd_export.c.host import SOURCES, WARNINGS, find_compiler
 from topokd_export.c.integer_graph import Conv
 from topokd_export.c.writer import RUNTIME, ram_bytes, weight_bytes, write_c
@@ -121,7 +122,7 @@ def test_instructions_flash_and_ram_on_a_cortex_m4(kernel: str) -> None:
     products = sum(item.weight.size * item.output.rows for item in graph.layers if isinstance(item, Conv))
     assert products == 10_056_896
     files = write_c(graph, app(graph), None)
-    firmware = build_firmware(files, "cortex_m4", ("-O2", f"-DTK_KERNEL=TK_KERNEL_{kernel}"))
+    firmware = build_firmware(files, "cortex-m4", ("-O2", f"-DTK_KERNEL=TK_KERNEL_{kernel}"))
     window = any_levels(graph, 4)[3]
     execution = run_firmware(firmware, window, graph.output.channels)
     assert np.array_equal(execution.logits, tflm_logits(content, window[None])[0])
@@ -146,7 +147,7 @@ def check_on_m4(seed: int, *, perturbed: bool) -> None:
     content = random_int8(seed, perturbed=perturbed)
     graph = graph_of(content)
     flags = ("-O2", "-DTK_KERNEL=TK_KERNEL_SMLAD")
-    firmware = build_firmware(write_c(graph, app(graph), None), "cortex_m4", flags)
+    firmware = build_firmware(write_c(graph, app(graph), None), "cortex-m4", flags)
     levels = any_levels(graph, 6, seed=seed)
     for window, expected in zip(levels, tflm_logits(content, levels), strict=True):
         got = run_firmware(firmware, window, graph.output.channels).logits

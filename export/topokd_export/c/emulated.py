@@ -1,183 +1,238 @@
-"""The C student on an emulated Cortex-M: exact counts of instructions, and its answers there.
+"""The C student on an emulated core: exact counts of instructions, layer by layer, and its answers there.
 
-Compiled by ziglang, run by Unicorn. A count is exact for that compiler and those options; it is not a time.
+Run by Unicorn. A count is exact for one compiler and its options; it is not a time.
 """
 
 from __future__ import annotations
 
-import struct
-import subprocess
-import sys
-import tempfile
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.errors import CheckFailedError
-from topokd_export.c.host import SOURCES, WARNINGS
+from topokd_edge.errors import CheckFailedError, MissingError
+from topokd_export.c.cores import CORES
+from topokd_export.c.firmware import Firmware
 
-CPUS = {
-    "cortex_m0plus": "UC_CPU_ARM_CORTEX_M0",
-    "cortex_m3": "UC_CPU_ARM_CORTEX_M3",
-    "cortex_m4": "UC_CPU_ARM_CORTEX_M4",
-    "cortex_m7": "UC_CPU_ARM_CORTEX_M7",
-    "cortex_m33+dsp": "UC_CPU_ARM_CORTEX_M33",
-}
-"""Cores by the compiler's name. Helium (Cortex-M55) is not among what Unicorn runs."""
-_ENTRY = """#include "student.h"
-static student_t student;
-int32_t start(const int8_t *in, int8_t *out);
-int32_t start(const int8_t *in, int8_t *out) { return (int32_t)student_invoke(&student, in, out); }
-"""
-_ROM, _RAM, _SIZE, _RETURN = 0x10000, 0x20000000, 0x100000, 0x9000
+INPUT = 0
+"""Index of what comes before the first layer: normalising and quantising, with the program `APP`."""
+_RAM, _RETURN, _PAGE = 0x20000000, 0x9000, 0x1000
+_STACK = 0x10000
 _PAINT = b"\xa5"
+_KERNEL_PREFIX = "tk_run_"
 
 
 @dataclass(frozen=True)
-class Firmware:
-    """A linked student.
+class Block:
+    """A straight piece of code in one layer; `jumped`: it was reached by a jump and not from above."""
 
-    Attributes
-    ----------
-    cpu
-        Of `CPUS`.
-    elf
-        The whole file.
-    segments
-        (address, content, size in memory) to load.
-    entry
-        Where the one function starts.
-    """
-
-    cpu: str
-    elf: bytes
-    segments: tuple[tuple[int, bytes, int], ...]
-    entry: int
-
-    @property
-    def flash_bytes(self) -> int:
-        """Code, constants and initial data."""
-        return sum(len(content) for _, content, _ in self.segments)
+    layer: int
+    address: int
+    code: bytes
+    jumped: bool
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One run: logits int8 (classes,), instructions, by symbol too, and the deepest stack in bytes."""
+    """One run.
+
+    Attributes
+    ----------
+    logits
+        int8 (classes,).
+    blocks
+        How often each piece of code was run; empty when nothing was counted.
+    outputs
+        What each layer wrote, for the layers that were watched.
+    stack_bytes
+        The deepest the stack has been.
+    by_function
+        Instructions by symbol.
+    """
 
     logits: npt.NDArray[np.int8]
-    instructions: int
-    by_function: dict[str, int]
+    blocks: dict[Block, int]
+    outputs: tuple[bytes, ...]
     stack_bytes: int
+    by_function: dict[str, int]
+
+    @property
+    def instructions(self) -> int:
+        """All of them."""
+        return sum(self.by_function.values())
 
 
-def build_firmware(files: Mapping[str, str], cpu: str, flags: Sequence[str] = ("-O2",)) -> Firmware:
-    """Compile and link the C files for a core, nothing else in it.
+def run_firmware(
+    firmware: Firmware,
+    window: npt.NDArray[np.int8] | npt.NDArray[np.float32],
+    classes: int,
+    *,
+    count: bool = True,
+    watch: Sequence[tuple[int, int]] = (),
+) -> Execution:
+    """Run one window.
+
+    Parameters
+    ----------
+    firmware
+        Of `build_firmware`.
+    window
+        (length, channels): quantised for the program `NETWORK`, raw samples for `APP`.
+    classes
+        Number of logits.
+    count
+        Whether to count; without, it is some seven times as quick.
+    watch
+        (offset, bytes) in the student's memory of each layer's output, all but the last.
 
     Raises
     ------
+    MissingError
+        When Unicorn is not installed.
     CheckFailedError
-        With what the compiler said.
+        When the program does not end as it should.
     """
-    target = ["-target", "thumb-freestanding-eabi", f"-mcpu={cpu}"]
-    link = ["-Wl,--gc-sections", f"-Wl,--image-base={_ROM:#x}", "-Wl,-e,start", "-ffunction-sections"]
-    with tempfile.TemporaryDirectory(prefix="topokd-mcu-") as name:
-        folder = Path(name)
-        for file, text in {**files, "entry.c": _ENTRY}.items():
-            (folder / file).write_text(text, "utf-8")
-        command = [sys.executable, "-m", "ziglang", "cc", *target, "-std=c99", *WARNINGS, "-g", *flags, *link]
-        child = subprocess.run(
-            [*command, "entry.c", *SOURCES, "-o", "student.elf"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if child.returncode != 0:
-            raise CheckFailedError(
-                f"the C does not compile for {cpu}", problems=child.stderr.strip().splitlines()[:20]
-            )
-        elf = (folder / "student.elf").read_bytes()
-    return Firmware(cpu, elf, tuple(_segments(elf)), struct.unpack_from("<I", elf, 24)[0])
+    machine = _Machine(firmware, np.ascontiguousarray(window).tobytes(), classes)
+    machine.run(count or bool(watch), watch)
+    logits = np.frombuffer(machine.read(machine.target, classes), dtype=np.int8)
+    blocks = {
+        Block(layer, address, machine.read(address, size), jumped): times
+        for (layer, address, size, jumped), times in machine.blocks.items()
+    }
+    by_function = _by_function(firmware, blocks)
+    return Execution(logits, blocks, tuple(machine.outputs), machine.stack_bytes(), by_function)
 
 
-def run_firmware(firmware: Firmware, window: npt.NDArray[np.int8], classes: int) -> Execution:
-    """Run one quantised window, int8 (length, channels), and count."""
-    import unicorn
-    from unicorn import arm_const
-
-    machine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-    machine.ctl_set_cpu_model(getattr(arm_const, CPUS[firmware.cpu]))
-    machine.mem_map(0, _SIZE)
-    machine.mem_map(_RAM, _SIZE)
-    for address, content, _ in firmware.segments:
-        machine.mem_write(address, content)
-    top = _RAM + _SIZE
-    source, target, stack = top - 0x10000, top - 0x1000, top - 0x20000
-    machine.mem_write(source, np.ascontiguousarray(window).tobytes())
-    machine.mem_write(stack - 0x1000, _PAINT * 0x1000)
-    registers = {"R0": source, "R1": target, "SP": stack, "LR": _RETURN | 1}
-    for name, value in registers.items():
-        machine.reg_write(getattr(arm_const, f"UC_ARM_REG_{name}"), value)
-    blocks: Counter[tuple[int, int]] = Counter()
-
-    def count(_machine: Any, address: int, size: int, _data: Any) -> None:
-        blocks[address, size] += 1
-
-    machine.hook_add(unicorn.UC_HOOK_BLOCK, count)
-    machine.emu_start(firmware.entry | 1, _RETURN)
-    if machine.reg_read(arm_const.UC_ARM_REG_R0) != 0:
-        raise CheckFailedError("student_invoke did not answer STUDENT_OK on the emulated core")
-    untouched = bytes(machine.mem_read(stack - 0x1000, 0x1000))
-    deepest = len(untouched) - (len(untouched) - len(untouched.lstrip(_PAINT)))
-    logits = np.frombuffer(bytes(machine.mem_read(target, classes)), dtype=np.int8)
-    by_function = _by_function(firmware, machine, blocks)
-    return Execution(logits, sum(by_function.values()), by_function, deepest)
+def by_layer(execution: Execution, riscv: bool = False) -> list[int]:
+    """Return the instructions of every layer; the first entry is what comes before them."""
+    found: Counter[int] = Counter()
+    for block, times in execution.blocks.items():
+        found[block.layer] += times * count_instructions(block.code, riscv=riscv)
+    return [found[index] for index in range(max(found) + 1)]
 
 
-def _by_function(firmware: Firmware, machine: Any, blocks: Counter[tuple[int, int]]) -> dict[str, int]:
-    functions = sorted(_functions(firmware.elf))
-    found: Counter[str] = Counter()
-    for (address, size), times in blocks.items():
-        name = next((name for start, end, name in functions if start <= address < end), "?")
-        found[name] += times * _instructions(bytes(machine.mem_read(address, size)))
-    return dict(found)
+def count_instructions(code: bytes, *, riscv: bool = False) -> int:
+    """Count instructions of 2 and 4 bytes.
 
-
-def _instructions(code: bytes) -> int:
-    """Count Thumb instructions: a first halfword of 0b11101, 0b11110 or 0b11111 begins a long one."""
+    Thumb: a first halfword of 0b11101, 0b11110 or 0b11111 begins a long one; RISC-V: one that ends in 0b11.
+    """
     at = count = 0
     while at < len(code):
-        at += 4 if code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2
+        long = code[at] & 3 == 3 if riscv else code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111)
+        at += 4 if long else 2
         count += 1
     return count
 
 
-def _segments(elf: bytes) -> list[tuple[int, bytes, int]]:
-    """Return the loadable parts of a 32-bit little-endian ELF file."""
-    table, size, count = struct.unpack_from("<I", elf, 28)[0], *struct.unpack_from("<HH", elf, 42)
-    found = []
-    for index in range(count):
-        kind, offset, address, _, in_file, in_memory = struct.unpack_from("<6I", elf, table + index * size)
-        if kind == 1 and in_memory:
-            found.append((address, elf[offset : offset + in_file], in_memory))
-    return found
+class _Machine:
+    """An emulated core with the firmware loaded, and what is seen while it runs."""
+
+    def __init__(self, firmware: Firmware, window: bytes, classes: int) -> None:
+        try:
+            import unicorn
+        except ModuleNotFoundError:
+            raise MissingError(
+                f"running on an emulated {firmware.core} needs the package unicorn",
+                hint="pip install 'topokd-edge[mcu]'",
+            ) from None
+        self._firmware = firmware
+        self._core, self._registers = _open(firmware.core)
+        self._stopped = unicorn.UcError
+        self._block_hook = unicorn.UC_HOOK_BLOCK
+        self.top = _RAM + _STACK
+        self.source, self.target = self.top, self.top + _pages(len(window))
+        low_end = max(address + size for address, _, size in firmware.segments)
+        self._core.mem_map(0, _pages(low_end))
+        self._core.mem_map(_RAM, self.target - _RAM + _pages(classes))
+        for address, content, _ in firmware.segments:
+            self._core.mem_write(address, content)
+        self._core.mem_write(self.source, window)
+        self._core.mem_write(_RAM, _PAINT * _STACK)
+        self.blocks: Counter[tuple[int, int, int, bool]] = Counter()
+        self.outputs: list[bytes] = []
+
+    def run(self, count: bool, watch: Sequence[tuple[int, int]]) -> None:
+        """Call the one function of the firmware and come back."""
+        thumb = 0 if CORES[self._firmware.core].is_riscv else 1
+        values = (self.source, self.target, self.top, _RETURN | thumb)
+        for name, value in zip(self._registers, values, strict=True):
+            self._core.reg_write(name, value)
+        if count:
+            self._core.hook_add(self._block_hook, self._counter(watch))
+        try:
+            self._core.emu_start(self._firmware.entry | thumb, _RETURN)
+        except self._stopped as error:
+            raise CheckFailedError(
+                f"the student crashed on the emulated {self._firmware.core}: {error}"
+            ) from None
+        answer = self._core.reg_read(self._registers[0])
+        if answer != 0:
+            raise CheckFailedError(f"the student answered {answer} on the emulated {self._firmware.core}")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return memory."""
+        return bytes(self._core.mem_read(address, size))
+
+    def stack_bytes(self) -> int:
+        """Return how far down the paint is gone."""
+        stack = self.read(_RAM, _STACK)
+        return len(stack.lstrip(_PAINT))
+
+    def _counter(self, watch: Sequence[tuple[int, int]]) -> Any:
+        functions = self._firmware.functions
+        kernels = {start for name, (start, _) in functions.items() if name.startswith(_KERNEL_PREFIX)}
+        memory, blocks, outputs = self._firmware.objects["student"][0], self.blocks, self.outputs
+        layer, end = INPUT, 0
+
+        def seen(_core: Any, address: int, size: int, _data: Any) -> None:
+            nonlocal layer, end
+            if address in kernels:
+                if INPUT < layer <= len(watch):
+                    offset, length = watch[layer - 1]
+                    outputs.append(self.read(memory + offset, length))
+                layer += 1
+            blocks[layer, address, size, address != end] += 1
+            end = address + size
+
+        return seen
 
 
-def _functions(elf: bytes) -> list[tuple[int, int, str]]:
-    """Return (start, end, name) of every function symbol."""
-    table, size, count = struct.unpack_from("<I", elf, 32)[0], *struct.unpack_from("<HH", elf, 46)
-    sections = [struct.unpack_from("<10I", elf, table + index * size) for index in range(count)]
-    found = []
-    for section in (section for section in sections if section[1] == 2):
-        names = sections[section[6]][4]
-        for at in range(section[4], section[4] + section[5], 16):
-            name, value, length, info = struct.unpack_from("<IIIB", elf, at)
-            if info & 15 == 2:
-                end = elf.index(b"\0", names + name)
-                found.append((value & ~1, (value & ~1) + length, elf[names + name : end].decode()))
-    return found
+def _open(core: str) -> tuple[Any, tuple[int, int, int, int]]:
+    """Return an emulator of a core, and its registers: two arguments, stack pointer, return address."""
+    import unicorn
+
+    chosen = CORES[core]
+    if not chosen.emulator:
+        raise MissingError(f"Unicorn does not have the {core}", hint="it runs in QEMU")
+    if chosen.is_riscv:
+        from unicorn import riscv_const as riscv
+
+        machine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+        machine.ctl_set_cpu_model(getattr(riscv, chosen.emulator))
+        names = ("A0", "A1", "SP", "RA")
+        return machine, tuple(getattr(riscv, f"UC_RISCV_REG_{name}") for name in names)
+    from unicorn import arm_const as arm
+
+    machine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+    machine.ctl_set_cpu_model(getattr(arm, chosen.emulator))
+    return machine, tuple(getattr(arm, f"UC_ARM_REG_{name}") for name in ("R0", "R1", "SP", "LR"))
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _by_function(firmware: Firmware, blocks: dict[Block, int]) -> dict[str, int]:
+    riscv = CORES[firmware.core].is_riscv
+    functions = sorted((start, end, name) for name, (start, end) in firmware.functions.items())
+    starts = [start for start, _, _ in functions]
+    found: Counter[str] = Counter()
+    for block, times in blocks.items():
+        at = bisect_right(starts, block.address) - 1
+        inside = at >= 0 and block.address < functions[at][1]
+        found[functions[at][2] if inside else "?"] += times * count_instructions(block.code, riscv=riscv)
+    return dict(found)
