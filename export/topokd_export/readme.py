@@ -25,7 +25,10 @@ Classes, in output order: {classes}.
 2. Normalise each channel outside the model: (x - mean) / std.
 3. Run the model; the largest logit is the class. Its softmax is a score, not a calibrated probability.
 
-ONNX takes `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last.
+ONNX takes `(batch, {channels}, {length})`; TFLite takes `(1, 1, {length}, {channels})`, channels last. Labels,
+rate, channels, units and normalisation are inside both too: ONNX `metadata_props`, and TFLite metadata, whose
+files `unzip` reads. `_static` has a batch of 1; `_float_io` is int8 between float32 ends, for LiteRT.js.
+int8 ONNX has float32 ends too, uint8 activations and int8 weights: the integers of the TFLite file.
 {int8_note}{c_note}{wasm_note}
 In Python, with numpy and one of onnxruntime, ai-edge-litert and tflite-runtime, all of this is done for you:
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 DISTRIBUTION = "topokd-edge"
 BASE = "base"
-_COLLECTIONS = ("all", "dev")
-"""Extras that repeat the others, or are for working on the program itself."""
+_COLLECTIONS = ("all", "dev", "cross")
+"""Extras that repeat the others, are for working on the program itself, or need an environment of their own."""
 State = Literal["ok", "missing", "wrong version"]
 
 _REQUIREMENT = re.compile(
@@ -52,7 +52,7 @@ class Package:
 def packages() -> list[Package]:
     """Return every package that the distribution's metadata names, by extra.
 
-    What is wanted on some platforms only is left out, and so are the extras `all` and `dev`.
+    What is wanted on some platforms only is left out, and so are the extras `all`, `dev` and `cross`.
 
     Raises
     ------
