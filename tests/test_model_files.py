@@ -22,7 +22,7 @@ from topokd_export.tflite_float_io import with_float_io
 from topokd_export.tflite_metadata import with_metadata
 from topokd_export.verify import verify_bundle
 
-from topokd_edge.bundle import Bundle, open_model, write_sums
+from topokd_edge.bundle import Bundle, Student, open_model, write_sums
 from topokd_edge.errors import BadInputError, CheckFailedError, UsageError
 from topokd_edge.run import Run
 
@@ -70,6 +70,12 @@ def test_every_target_is_written_checked_and_verified(answer: dict[str, Any], ex
     for path in FILES:
         assert any(name.startswith(path) for name in checked)
         assert f"{path}, labels and normalisation inside" in checked
+
+
+def test_the_app_is_given_the_file_that_defines_int8_first(exported: Path) -> None:
+    paths = [item.path for item in Bundle.open(exported).manifest.files if item.precision == "int8"]
+    assert paths[0] == INT8_FILE
+    assert Student.load(exported, precision="int8").model.runtime == "litert"
 
 
 def test_every_file_carries_the_manifest(exported: Path) -> None:

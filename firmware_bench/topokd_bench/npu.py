@@ -163,6 +163,7 @@ def _result(path: Path, accelerator: str, numbers: dict[str, float], on_npu: int
             "system_config": system.system_config,
             "memory_mode": system.memory_mode,
             "npu_operators": on_npu,
+            "covers": "the network alone, from int8 window to int8 logits",
         },
         versions={_PACKAGE: metadata.version(_PACKAGE)},
     )
