@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from c_cases import (
     tflm_logits,
 )
 from export_cases import LENGTH, activities
+from topokd_export.c.writer import write_c
+from topokd_export.wasm.build import build_wasm
 from topokd_export.wasm.node import find_node, run_module
 from topokd_export.wasm.writer import MODULES, raw_windows
-from wasm_cases import BUILDS, expected_logits, modules, node, real, served, write_student
+from wasm_cases import BUILDS, expected_logits, modules, node, printed, real, served, write_student
 
 from topokd_edge.bundle import WindowStream
 from topokd_edge.evaluate.metrics import softmax
@@ -268,6 +271,26 @@ answer({
     assert "student.simd.wasm" in got["empty"]
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the engine's flag is for x86")
+def test_a_machine_without_vectors_takes_the_other_build(folder: Path) -> None:
+    code = """
+import { selfTest } from "./selftest.js";
+answer([hasSimd(), await said(() => student("simd")), selfTest(await Student.load(data))]);
+"""
+    with served(folder) as address:
+        simd, message, tested = node(folder, code, address, "--no-enable-sse4-1")
+    assert simd is False and "SIMD unsupported" in message
+    assert tested == {"windows": 4, "wrong": 0}
+
+
+def test_the_example_of_the_documentation_runs(folder: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "browser.md").read_text("utf-8")
+    (example,) = re.findall(r"```js\n(.*?)```", page, re.S)
+    with served(folder) as address:
+        name, probability = printed(folder, example.replace(".load()", f'.load("{address}")')).split()
+    assert name in app(graph_of(int8_file())).class_names and 0.2 <= float(probability) <= 1
+
+
 def test_the_self_test_notices_a_wrong_logit(folder: Path, tmp_path: Path) -> None:
     code = 'import { selfTest } from "./selftest.js";\nanswer(selfTest(await student("scalar")));'
     assert node(folder, code) == {"windows": 4, "wrong": 0}
@@ -290,6 +313,12 @@ answer([WebAssembly.Module.imports(module), Object.keys(exports), exports.memory
     assert exports == ["memory", "samples", "logits", "reset", "gap", "push", "classify"]
     assert memory <= 2 * 65536
     assert not re.search(rb"/tmp|topokd-|\.c\0", modules(int8_file())[build])
+
+
+def test_the_same_c_gives_the_same_bytes() -> None:
+    graph = graph_of(int8_file())
+    files = write_c(graph, app(graph), None)
+    assert build_wasm(files, "simd") == modules(int8_file())["simd"]
 
 
 def test_names_of_any_letters(tmp_path: Path) -> None:

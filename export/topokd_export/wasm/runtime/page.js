@@ -6,6 +6,7 @@ import { selfTest, windows } from "./selftest.js";
 const at = (id) => document.getElementById(id);
 const channels = info.channels.length;
 const COLOURS = ["#1463c4", "#d9730d", "#2f8f5b", "#8e44ad", "#c0392b", "#7f8c8d"];
+const SHOWN_CLASSES = 5;
 const TIMED_PASSES = 20;
 
 let student;
@@ -13,8 +14,9 @@ let running = 0;
 
 function show(answer) {
   at("answer").textContent = answer.name;
+  const likely = answer.probabilities.map((share, n) => [share, n]).sort(([a], [b]) => b - a);
   at("bars").replaceChildren(
-    ...answer.probabilities.map((share, n) => {
+    ...likely.slice(0, SHOWN_CLASSES).map(([share, n]) => {
       const bar = document.createElement("div");
       bar.className = "bar";
       const [name, meter, number] = ["span", "meter", "span"].map((tag) => document.createElement(tag));
