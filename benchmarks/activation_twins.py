@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from exported import app_of, instructions, machine, memory, table
+from topokd_bench.npu import estimate
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.describe import describe_tflite
 from topokd_export.quantise import write_int8
@@ -31,6 +32,7 @@ from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SCRATCH_STUDENT, Ru
 
 MODELS = (SCRATCH_STUDENT, DISTILLED_STUDENT, INT8_STUDENT)
 CASES = ("cortex-m4:BLK", "cortex-m4:SMLAD")
+NPU = "ethos-u55-128"
 ROUNDS, CALLS = 60, 60
 
 
@@ -45,6 +47,11 @@ def facts(run: Run, student: Student) -> tuple[dict[str, Any], dict[str, bytes]]
         "bytes": {name: len(content) for name, content in files.items()},
         **memory(graph),
     }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "student_int8.tflite"
+        path.write_bytes(files["int8"])
+        made = estimate(path, NPU)
+        found["npu"] = {"cycles": made.cycles, "latency_ms": (made.latency_ms or {})["p50"], **made.versions}
     found["cores"] = instructions(files["int8"], app_of(student), CASES)
     return found, files
 
@@ -115,6 +122,10 @@ def counted(found: dict[str, dict[str, Any]], timed: dict[str, dict[str, float]]
                 ("instructions per MAC", lambda item, core: f"{core['instructions'] / item['products']:.2f}"),
                 ("flash, bytes", lambda item, core: f"{core['flash_bytes']:,}"),
             )
+        ),
+        row(
+            f"{NPU}, modelled by vela, cycles / ms",
+            lambda _, item: f"{item['npu']['cycles']:,} / {item['npu']['latency_ms']:.3f}",
         ),
         *(
             row(
