@@ -382,8 +382,8 @@ def test_a_changed_bundle_is_not_timed(exported, tmp_path):
 
 def test_a_target_that_does_not_exist_yet_is_a_usage_error(exported):
     folder, _ = exported
-    child = topokd("bench", "bundle", "--on", "mcu:cortex-m4", cwd=folder)
-    assert child.returncode == 2 and "local" in child.stderr
+    child = topokd("bench", "bundle", "--on", "pigeon", cwd=folder)
+    assert child.returncode == 2 and "local" in child.stderr and "mcu:" in child.stderr
 
 
 def test_when_nothing_could_be_measured_the_device_did_not_answer(exported, monkeypatch, capsys):

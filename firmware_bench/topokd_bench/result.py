@@ -9,6 +9,7 @@ from typing import Any, get_args
 from topokd_bench.types import Basis
 
 LATENCY_KEYS = ("p50", "p95", "p99", "min", "cold")
+RANGES = ("energy_uj", "latency_range_ms", "cycles_range", "battery_days")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ class BenchResult:
         Multiply-accumulates of the model, and counted instructions and cycles where a target has them.
     energy_uj
         {"low": .., "high": .., "basis": ..} per window, where a target has it.
+    latency_range_ms, cycles_range, battery_days
+        Likewise what a model says of latency, cycles and battery; its middle is `latency_ms` and `cycles`.
+    kernel, compiler, flags
+        Which kernels, compiled by what and how, where the target's code was compiled for it.
+    arena_bytes, stack_bytes
+        Part of `ram_bytes` that holds activations, and the deepest the stack has been.
+    layers
+        [{"name": .., "instructions": ..}, ..] in the order they run, `input` first.
+    self_test
+        What was proven before anything was counted: {"vectors": .., "layers": .., "bundle": hash}.
     throttled
         Whether the CPU throttled during the run; None when the target does not tell.
     device, versions
@@ -75,6 +86,16 @@ class BenchResult:
     instructions: int | None = None
     cycles: int | None = None
     energy_uj: dict[str, Any] | None = None
+    latency_range_ms: dict[str, Any] | None = None
+    cycles_range: dict[str, Any] | None = None
+    battery_days: dict[str, Any] | None = None
+    kernel: str = ""
+    compiler: str = ""
+    flags: str = ""
+    arena_bytes: int | None = None
+    stack_bytes: int | None = None
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    self_test: dict[str, Any] | None = None
     throttled: bool | None = None
     device: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -106,6 +127,9 @@ class BenchResult:
         latency = values.get("latency_ms")
         if latency is not None:
             _check_latency(latency, values["basis"])
+        for name in RANGES:
+            if values.get(name) is not None:
+                _check_range(name, values[name])
         if values.get("accuracy_ci95") is not None:
             low, high = values["accuracy_ci95"]
             values["accuracy_ci95"] = (float(low), float(high))
@@ -119,3 +143,11 @@ def _check_latency(latency: Any, basis: str) -> None:
     for name, value in latency.items():
         if not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise ValueError(f"latency_ms.{name}: expected milliseconds, found {value!r}")
+
+
+def _check_range(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping) or not {"low", "high", "basis"} <= set(value) or not value["basis"]:
+        raise ValueError(f"{name}: expected low, high and basis")
+    low, high = value["low"], value["high"]
+    if not all(isinstance(item, int | float) for item in (low, high)) or not 0 <= low <= high < float("inf"):
+        raise ValueError(f"{name}: expected 0 <= low <= high, found {low!r} and {high!r}")

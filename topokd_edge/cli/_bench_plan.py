@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topokd_bench import npu
+from topokd_bench import mcu, npu
 from topokd_bench.local import TARGET, Job
 from topokd_bench.pipelines import MODEL_FILE, TDA
 from topokd_bench.windows import HeldOut
@@ -112,6 +112,20 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
     tried = min(len(held_out.x), windows or REFERENCE_WINDOWS)
     note = f"ripser+persim was tried on {tried} of {len(held_out.x)} held-out windows, evenly spread"
     return BenchPlan([*teachers, *students], held_out, subjects, (note, *left_out))
+
+
+def student_windows(bundle: Bundle, run: Run | None) -> tuple[HeldOut, tuple[str, ...], list[str]]:
+    """Return the windows of a run as its student takes them, whose they are, and notes on them.
+
+    Without a run they are the self-test vectors, whose truth is not known.
+    """
+    if run is None:
+        note = "the run of this bundle was not found: no accuracy (give it with --run)"
+        return _self_test_windows(bundle), (), [note]
+    held_out, subjects, notes = _held_out(bundle, run, _place(bundle, run))
+    channels = _its_channels(bundle, run)
+    own = held_out.x if channels is None else held_out.x.take(channels, axis=1)
+    return HeldOut(own, held_out.y, held_out.subject), subjects, notes
 
 
 def _cap(job: Job, windows: int | None) -> Job:
@@ -244,6 +258,12 @@ def check_targets(text: str) -> list[str]:
     """
     targets = [part.strip() for part in text.split(",") if part.strip()]
     known = [TARGET, *(f"{npu.TARGET}{name}" for name in npu.SYSTEMS)]
+    if any(target.startswith(mcu.TARGET) for target in targets):
+        from topokd_edge.cli._bench_mcu import target_names
+
+        known = [*known, *target_names()]
+    else:
+        known.append(f"{mcu.TARGET}CORE")
     if not targets or not set(targets) <= set(known):
         raise UsageError(
             f"--on {text}: expected some of {', '.join(known)}; {TARGET} is this machine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,10 +24,20 @@ _ACCURACIES = ["pipeline", "runtime", "accuracy", "95 % interval", "over", "wind
 _YARDSTICK = "student.int8"
 
 
+class _Compiler(enum.StrEnum):
+    zig = "zig"
+    gcc = "gcc"
+
+
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, as written by export.")],
     on: Annotated[
-        str, typer.Option("--on", help="local (this machine), npu:ethos-u55-128 (modelled), with commas.")
+        str,
+        typer.Option(
+            "--on",
+            help="local (this machine), mcu:cortex-m4 or mcu:nrf52840 (counted on an emulated core), "
+            "npu:ethos-u55-128 (modelled); several with commas.",
+        ),
     ] = "local",
     run: Annotated[
         Path | None,
@@ -42,6 +53,14 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend timing each pipeline.")] = 3.0,
+    compiler: Annotated[
+        _Compiler, typer.Option(help="For mcu: zig (of ziglang), or gcc (arm-none-eabi-gcc).")
+    ] = _Compiler.zig,
+    every: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="For boards: seconds between windows. [default: half a window]"),
+    ] = None,
+    battery: Annotated[float, typer.Option(min=0.001, help="For boards: battery in mWh.")] = 370.0,
     out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
@@ -49,16 +68,19 @@ def bench(
     """Measure latency, memory and accuracy of a bundle, of its teachers, and of TDA inference.
 
     Every pipeline runs in a fresh process of its own, one after another, from the raw window to the logits.
+    For a microcontroller the C student is built, proven byte by byte on an emulated core, and counted; for a
+    board, time and energy are modelled from the counts, as ranges.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json
     """
     from topokd_bench.local import TARGET as LOCAL
+    from topokd_bench.mcu import TARGET as MCU
 
     from topokd_edge.bundle import Bundle
     from topokd_edge.cli import _bench_npu
     from topokd_edge.cli._bench_int8 import int8_cost
-    from topokd_edge.cli._bench_plan import check_targets
+    from topokd_edge.cli._bench_plan import check_targets, find_run, student_windows
     from topokd_edge.files import refuse_existing, write_json
 
     targets = check_targets(on)
@@ -67,17 +89,27 @@ def bench(
     opened = Bundle.open(bundle)
     unchecked = _verify(opened)
     measured: list[Measured] = []
+    counted: list[Measured] = []
     plan: BenchPlan | None = None
+    subjects: tuple[str, ...] = ()
+    notes: list[str] = []
     with console.progress() as progress:
         modelled = _bench_npu.estimates(opened, targets, progress)
+        if any(target.startswith(MCU) for target in targets):
+            from topokd_edge.cli import _bench_mcu
+
+            held_out, subjects, notes = student_windows(opened, find_run(opened, run))
+            options = _bench_mcu.Options(held_out, windows, compiler.value, every, battery)
+            counted = _bench_mcu.measure(opened, targets, options, progress)
         if LOCAL in targets:
             plan, measured = _run_here(
                 opened, run, windows=windows, threads=threads, seconds=seconds, progress=progress
             )
     cost = None if plan is None else int8_cost(measured, plan.held_out.subject)
-    subjects, notes = ((), ()) if plan is None else (plan.subjects, plan.notes)
+    if plan is not None:
+        subjects, notes = plan.subjects, [*notes, *plan.notes]
     document: dict[str, Any] = {
-        "results": [item.result.to_dict() for item in [*measured, *modelled]],
+        "results": [item.result.to_dict() for item in [*measured, *counted, *modelled]],
         "int8_cost": None if cost is None else cost.to_dict(),
         "subjects": list(subjects),
         "notes": [*unchecked, *notes, *_remarks(measured)],
@@ -89,8 +121,10 @@ def bench(
     else:
         if measured:
             console.table(f"{bundle} on {LOCAL}, {threads} thread(s)", _COSTS, _costs(measured))
-        if subjects:
+        if subjects and measured:
             console.table(f"held-out subjects {', '.join(subjects)}", _ACCURACIES, _accuracies(measured))
+        if counted:
+            _bench_mcu.show(str(bundle), counted)
         _bench_npu.show(str(bundle), modelled)
         if cost is not None:
             typer.echo(cost.sentence())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from topokd_edge.report import figures, numbers, svg
@@ -20,6 +21,7 @@ _SPOKEN = {
     "student.float32": "the float32 student",
     INT8_STUDENT: "the int8 student",
 }
+_PROOF = "{vectors} windows exact, {layer_vectors} of them in all {layers} layers"
 _COLOURS = {
     TDA: figures.COLOURS[TOPOLOGY_TEACHER],
     SIGNAL_TEACHER: figures.COLOURS[SIGNAL_TEACHER],
@@ -31,17 +33,19 @@ _COLOURS = {
 def bench_section(bench: dict[str, Any]) -> dict[str, Any]:
     """Return the picture, the table and the sentences of the measurements."""
     results = sorted(bench["results"], key=_order)
-    timed = [entry for entry in results if entry.get("latency_ms")]
+    timed = [entry for entry in results if entry.get("latency_ms") and not entry.get("latency_range_ms")]
     by_target = {}
     for target in dict.fromkeys(entry["target"] for entry in results):
         here = [entry for entry in timed if entry["target"] == target]
         by_target[target] = latency_figure(target, here) if here else ""
+    mcu = [_mcu_row(entry) for entry in results if entry.get("kernel")]
     found = speedup(bench)
     rows = [_row(entry, found["student"] if found else None) for entry in results]
     return {
         "figures": by_target,
         "rows": rows,
         "counted": [row for row, entry in zip(rows, results, strict=True) if _is_counted(entry)],
+        "mcu": mcu,
         "many_targets": len(by_target) > 1,
         "device": _device(results),
         "ratio_words": speedup_words(bench),
@@ -161,6 +165,7 @@ def _row(entry: dict[str, Any], yardstick: dict[str, Any] | None) -> dict[str, A
         "basis": entry["basis"],
         "error": entry.get("error", ""),
         **{key: numbers.duration_ms(latency.get(key)) for key in ("p50", "p95", "p99", "cold")},
+        **_modelled_latency(entry),
         "times": _times(entry, yardstick),
         "accuracy": numbers.percent(entry.get("accuracy")),
         "ci95": f"{numbers.percent(bounds[0])} to {numbers.percent(bounds[1])}" if bounds else "",
@@ -189,7 +194,50 @@ def _times(entry: dict[str, Any], yardstick: dict[str, Any] | None) -> str:
 
 
 def _is_counted(entry: dict[str, Any]) -> bool:
-    return any(entry.get(key) is not None for key in ("instructions", "cycles", "energy_uj"))
+    figures = any(entry.get(key) is not None for key in ("instructions", "cycles", "energy_uj"))
+    return figures and not entry.get("kernel")
+
+
+def _modelled_latency(entry: dict[str, Any]) -> dict[str, str]:
+    """Return a model's range in place of percentiles, which it has none of."""
+    span = entry.get("latency_range_ms")
+    if not span:
+        return {}
+    return {"p50": _span(span, numbers.duration_ms), "p95": numbers.MISSING, "p99": numbers.MISSING}
+
+
+def _mcu_row(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what was counted on an emulated core, and what was modelled of a board, with every basis."""
+    energy, test = entry.get("energy_uj") or {}, entry.get("self_test") or {}
+    ranges = {"latency": "latency_range_ms", "cycles": "cycles_range", "battery": "battery_days"}
+    bases = {name: entry[key]["basis"] for name, key in ranges.items() if entry.get(key)}
+    return {
+        "target": entry["target"],
+        "name": entry.get("device", {}).get("name", ""),
+        "built": f"{entry['kernel']} kernels, {entry.get('compiler', '')} {entry.get('flags', '')}",
+        "instructions": numbers.count(entry.get("instructions")),
+        "cycles": _span(entry.get("cycles_range"), numbers.count),
+        "latency": _span(entry.get("latency_range_ms"), numbers.duration_ms),
+        "energy": numbers.energy_uj(energy.get("low"), energy.get("high")),
+        "battery": _span(entry.get("battery_days"), lambda days: f"{days:.3g} d"),
+        "ram": numbers.size(entry.get("ram_bytes")),
+        "stack": numbers.size(entry.get("stack_bytes")),
+        "flash": numbers.size(entry.get("flash_bytes")),
+        "bases": {**bases, **({"energy": energy["basis"]} if energy else {})},
+        "proof": _PROOF.format(**test) if test else "",
+        "layers": [
+            (
+                layer["name"],
+                numbers.count(layer["instructions"]),
+                layer["instructions"] / entry["instructions"],
+            )
+            for layer in entry.get("layers") or []
+        ],
+    }
+
+
+def _span(value: dict[str, Any] | None, shown: Callable[[float], str]) -> str:
+    return f"{shown(value['low'])} to {shown(value['high'])}" if value else numbers.MISSING
 
 
 def _above_baseline(entry: dict[str, Any]) -> float | None:

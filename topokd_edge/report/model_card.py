@@ -221,7 +221,7 @@ def _devices(run: Run, manifest: Manifest) -> str:
             str(entry.get("device", {}).get("cpu") or entry.get("device", {}).get("name") or "not stated"),
             str(entry.get("basis")),
             f"{entry.get('pipeline')} on {entry.get('runtime')}",
-            *(numbers.duration_ms(entry["latency_ms"][key]) for key in ("p50", "p95")),
+            *_times(entry),
             numbers.size(entry.get("ram_bytes")),
         ]
         for entry in results
@@ -230,6 +230,17 @@ def _devices(run: Run, manifest: Manifest) -> str:
     if not rows:
         return "None yet: `topokd-edge bench BUNDLE --out RUN/bench.json`, then export again."
     return _table(["target", "processor", "basis", "what", "p50", "p95", "memory"], rows)
+
+
+def _times(entry: Mapping[str, Any]) -> list[str]:
+    """Return median and 95th percentile; of a modelled latency both ends of its range, marked as such."""
+    modelled, measured = entry.get("latency_range_ms"), entry["latency_ms"]
+    if modelled:
+        return [
+            f"at least {numbers.duration_ms(modelled['low'])}",
+            f"at most {numbers.duration_ms(modelled['high'])}",
+        ]
+    return [numbers.duration_ms(measured[key]) for key in ("p50", "p95")]
 
 
 def _limits(manifest: Manifest, table: Mapping[str, Any], windows: WindowSet) -> str:

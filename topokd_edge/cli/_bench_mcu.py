@@ -1,0 +1,207 @@
+"""What a bench says of microcontrollers: the C student on an emulated core, counted, and on boards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from topokd_bench.accuracy import interval95
+from topokd_bench.boards import Board, board_names, open_board
+from topokd_bench.local import Measured
+from topokd_bench.mcu import TARGET, CoreCounts, Duty, board_result, core_result
+from topokd_bench.windows import HeldOut
+from topokd_export.c.bundled import app_numbers
+from topokd_export.c.cycles import RULES
+from topokd_export.c.firmware import Compiler
+from topokd_export.c.on_core import StudentOnCore
+
+from topokd_edge.bundle import Bundle
+from topokd_edge.cli import console
+from topokd_edge.cli._installed import installed_version
+from topokd_edge.errors import CheckFailedError
+from topokd_edge.progress import Progress
+
+WINDOWS = 100
+"""Held-out windows tried on an emulated core: some are seconds each."""
+BATTERY_MWH = 370.0
+"""100 mAh at 3.7 V, as in a wrist band."""
+_COUNTS = ["target", "kernel", "instructions", "a MAC", "cycles", "RAM B", "stack B", "flash B", "accuracy"]
+_MODELS = ["target", "MHz", "ms", "energy uJ", "battery days"]
+_PACKAGES = ("ziglang", "unicorn", "capstone")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to bench: the windows to classify, compiler, and the duty that battery days are for.
+
+    `every_s` None is half a window's time.
+    """
+
+    held_out: HeldOut
+    windows: int | None = None
+    compiler: Compiler = "zig"
+    every_s: float | None = None
+    battery_mwh: float = BATTERY_MWH
+
+
+def target_names() -> list[str]:
+    """Return every `mcu:...` that can be asked for: cores and boards."""
+    return [f"{TARGET}{name}" for name in (*RULES, *board_names())]
+
+
+def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: Progress) -> list[Measured]:
+    """Return a result for every `mcu:...` of `targets`; cores that several boards share are run once.
+
+    Raises
+    ------
+    CheckFailedError
+        When the student does not fit a board, before anything is built where that can be told; or when it
+        does not prove itself.
+    BadInputError, MissingError
+        When the bundle has no int8 TFLite file; when a package or compiler is not installed.
+    """
+    asked = [target.removeprefix(TARGET) for target in targets if target.startswith(TARGET)]
+    if not asked:
+        return []
+    boards = {name: open_board(name) for name in asked if name not in RULES}
+    content = bundle.model_path("tflite", "int8").read_bytes()
+    cores = dict.fromkeys(boards[name].core if name in boards else name for name in asked)
+    students = {core: StudentOnCore(content, app_numbers(bundle.manifest), core) for core in cores}
+    for board in boards.values():
+        needs = students[board.core].needs
+        _refuse_misfit(board, needs.ram_bytes, needs.flash_bytes, "before any code and stack")
+    done: dict[str, tuple[CoreCounts, dict[str, Any], dict[int, bool]]] = {}
+    for index, (core, student) in enumerate(students.items()):
+        progress("mcu", index, len(students), core)
+        done[core] = (_count(bundle, student, options.compiler), *_accuracy(student, options))
+    progress("mcu", len(students), len(students))
+    return [_result(bundle, boards.get(name), *done[_core(name, boards)], options) for name in asked]
+
+
+def _core(name: str, boards: dict[str, Board]) -> str:
+    return boards[name].core if name in boards else name
+
+
+def _result(
+    bundle: Bundle,
+    board: Board | None,
+    counts: CoreCounts,
+    accuracy: dict[str, Any],
+    correct: dict[int, bool],
+    options: Options,
+) -> Measured:
+    if board is None:
+        return Measured(replace(core_result(counts), **accuracy), correct)
+    _refuse_misfit(board, counts.ram_bytes + counts.stack_bytes, counts.flash_bytes, "as built")
+    manifest = bundle.manifest
+    every = options.every_s or math.ceil(manifest.length / 2) / manifest.rate_hz
+    result = board_result(counts, board, Duty(every, options.battery_mwh))
+    return Measured(replace(result, **accuracy), correct)
+
+
+def _refuse_misfit(board: Board, ram_bytes: int, flash_bytes: int, when: str) -> None:
+    problems = board.shortfalls(ram_bytes=ram_bytes, flash_bytes=flash_bytes)
+    if problems:
+        raise CheckFailedError(
+            f"the student does not fit {board.title}, {when}",
+            problems=problems,
+            hint="train a narrower student or shorter windows, or take another board",
+        )
+
+
+def _count(bundle: Bundle, student: StudentOnCore, compiler: Compiler) -> CoreCounts:
+    """Build, prove and count."""
+    firmware = student.build(compiler)
+    x = bundle.self_test()["x"]
+    counts = student.prove(x)
+    return CoreCounts(
+        core=student.core,
+        kernel=student.kernel,
+        compiler=student.compiler,
+        flags=" ".join(student.flags),
+        instructions=counts.instructions,
+        layers=counts.layers,
+        cycles=counts.cycles,
+        cycle_rules=RULES[student.core].source,
+        ram_bytes=student.needs.ram_bytes,
+        arena_bytes=student.arena_bytes,
+        stack_bytes=counts.stack_bytes,
+        flash_bytes=firmware.flash_bytes,
+        model_bytes=bundle.model_path("tflite", "int8").stat().st_size,
+        macs=bundle.manifest.macs or 0,
+        windows_counted=counts.windows,
+        self_test={
+            "vectors": counts.proven,
+            "layers": len(counts.layers) - 1,
+            "layer_vectors": counts.windows,
+            "instructions_least": counts.instructions_range[0],
+            "instructions_most": counts.instructions_range[1],
+            "bundle": bundle.digest,
+        },
+        versions={name: version for name in _PACKAGES if (version := installed_version(name))},
+    )
+
+
+def _accuracy(student: StudentOnCore, options: Options) -> tuple[dict[str, Any], dict[int, bool]]:
+    """Classify held-out windows on the core; nothing when their truth is not known."""
+    held_out = options.held_out
+    if held_out.y is None:
+        return {}, {}
+    chosen = held_out.spread(options.windows or WINDOWS)
+    correct = np.array([student.classify(held_out.x[i]) == held_out.y[i] for i in chosen], dtype=np.bool_)
+    interval, basis = interval95(correct, None if held_out.subject is None else held_out.subject[chosen])
+    fields = {
+        "accuracy": float(correct.mean()),
+        "accuracy_ci95": interval,
+        "accuracy_basis": basis,
+        "windows": len(chosen),
+    }
+    return fields, dict(zip(chosen.tolist(), correct.tolist(), strict=True))
+
+
+def show(name: str, measured: Sequence[Measured]) -> None:
+    """Print counts, and for boards what is modelled, as ranges."""
+    results = [item.result for item in measured]
+    if not results:
+        return
+    first = results[0]
+    title = f"{name}: student.int8 counted on an emulated core, {first.compiler} {first.flags}"
+    rows = [
+        [
+            result.target,
+            result.kernel,
+            f"{result.instructions or 0:,}",
+            f"{(result.instructions or 0) / result.macs:.2f}" if result.macs else "-",
+            _span(result.cycles_range),
+            f"{result.ram_bytes or 0:,}",
+            f"{result.stack_bytes or 0:,}",
+            f"{result.flash_bytes or 0:,}",
+            "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+        ]
+        for result in results
+    ]
+    console.table(title, _COUNTS, rows)
+    modelled = [
+        [
+            result.target,
+            f"{result.device['clock_mhz']:g}",
+            *map(_span, (result.latency_range_ms, result.energy_uj, result.battery_days)),
+        ]
+        for result in results
+        if result.latency_range_ms is not None
+    ]
+    if modelled:
+        console.table(
+            "modelled from the counts, not measured; the basis of each is in --json", _MODELS, modelled
+        )
+
+
+def _span(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    return " to ".join(
+        f"{value[key]:,.0f}" if value[key] >= 100 else f"{value[key]:.3g}" for key in ("low", "high")
+    )
