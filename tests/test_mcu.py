@@ -19,16 +19,18 @@ from topokd_bench.result import RANGES, BenchResult
 from topokd_bench.windows import HeldOut
 from topokd_export.c import on_core
 from topokd_export.c.cores import CORES
-from topokd_export.c.cycles import RULES, _kind, _registers, cycles
+from topokd_export.c.cycles import RULES, SOURCES, _kind, _registers, cycles
 from topokd_export.c.emulated import Block, Execution, count_instructions, run_firmware
 from topokd_export.c.firmware import APP, NETWORK, build_firmware
 from topokd_export.c.on_core import StudentOnCore
+from topokd_export.c.on_m55 import student_on
+from topokd_export.c.qemu import build_for_qemu, run_in_qemu
 from topokd_export.c.writer import write_c
 from topokd_export.export import export_student
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_mcu
-from topokd_edge.errors import CheckFailedError
+from topokd_edge.errors import CheckFailedError, MissingError
 from topokd_edge.progress import silent
 from topokd_edge.report import device, numbers
 
@@ -141,7 +143,7 @@ def test_the_core_answers_as_tensorflow_lite_micro(core: str) -> None:
     mean, std = (np.array(v, np.float32)[:, None] for v in vars(app(student.graph).normalisation).values())
     levels = any_levels(student.graph, 6, seed=2)
     expected = tflm_logits(content, levels)
-    assert [student.classify(window * std + mean) for window in x] == expected.argmax(axis=1).tolist()
+    assert student.classify(x * std + mean).tolist() == expected.argmax(axis=1).tolist()
 
 
 def test_the_stack_is_as_deep_as_it_is() -> None:
@@ -250,7 +252,7 @@ def test_what_the_model_reads_is_what_was_counted() -> None:
 @pytest.mark.parametrize("name", board_names())
 def test_a_board_has_a_core_that_is_modelled_and_a_source_for_every_figure(name: str) -> None:
     board = open_board(name)
-    assert board.core in RULES
+    assert board.core in SOURCES
     assert set(board.sources) == set(board.quality) == {"clock", "memory", "energy", "sleep"}
     assert set(board.quality.values()) <= set(QUALITIES)
     assert board.stall[0] == 1.0 and board.stall[1] > 1.0
@@ -391,6 +393,48 @@ def test_a_range_without_its_ends_or_basis_is_refused(change: dict[str, object])
     good = {"target": "mcu:x", "basis": "modelled", "pipeline": "student.int8", "runtime": "c"}
     with pytest.raises(ValueError, match=next(iter(change))):
         BenchResult.from_dict({**good, **change})
+
+
+@pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="qemu-system-arm is not installed")
+def test_a_cortex_m55_is_proven_in_qemu_and_counted_the_same_every_time() -> None:
+    content = random_int8(SMALL)
+    student = student_on(content, app(graph_of(content)), "cortex-m55")
+    student.build()
+    first, again = (student.prove(windows(student)) for _ in range(2))
+    assert first == again and student.kernel == "MVE"
+    assert sum(number for _, number in first.layers) == first.instructions
+    assert first.instructions < PINNED["0.17.1"]["cortex-m4"]
+    levels = any_levels(student.graph, 4, seed=2)
+    mean, std = (np.array(v, np.float32)[:, None] for v in vars(app(student.graph).normalisation).values())
+    answers = student.classify(windows(student) * std + mean)
+    assert answers.tolist() == tflm_logits(content, levels).argmax(axis=1).tolist()
+
+
+@pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="qemu-system-arm is not installed")
+@pytest.mark.parametrize(
+    "core", ["cortex-m4", *(pytest.param(f"cortex-m{n}", marks=pytest.mark.slow) for n in (3, 7))]
+)
+def test_another_emulator_counts_the_same(core: str) -> None:
+    """QEMU's virtual clock against Unicorn's blocks; the program around the student is some 40 a layer."""
+    student = small(core)
+    graph, files = student.graph, write_c(student.graph, student.app, None)
+    levels = any_levels(graph, 4, seed=2)
+    samples = np.stack([on_core.raw_samples(window, graph, student.app.normalisation) for window in levels])
+    sizes = {"layers": len(graph.layers), "classes": graph.output.channels}
+    found = run_in_qemu(build_for_qemu(files, core, student.flags), samples, core=core, **sizes)
+    counts = student.prove(windows(student))
+    assert 0 <= found[0].instructions - counts.instructions <= 60 * len(graph.layers) + 40
+    for ours, (_, theirs) in zip(found[0].layer_instructions, counts.layers[1:], strict=True):
+        assert abs(ours - theirs) <= 120
+    assert len({one.instructions for one in found[1:]}) > 1
+
+
+def test_without_qemu_the_m55_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    student = student_on(random_int8(SMALL), app(graph_of(random_int8(SMALL))), "cortex-m55")
+    with pytest.raises(MissingError, match="qemu-system-arm") as caught:
+        student.build()
+    assert "apt-get install" in caught.value.hint
 
 
 @pytest.mark.slow

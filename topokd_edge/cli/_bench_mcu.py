@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from topokd_bench.accuracy import interval95
 from topokd_bench.boards import Board, board_names, open_board
 from topokd_bench.local import Measured
 from topokd_bench.mcu import TARGET, CoreCounts, Duty, board_result, core_result
 from topokd_bench.windows import HeldOut
 from topokd_export.c.bundled import app_numbers
-from topokd_export.c.cycles import RULES
+from topokd_export.c.cores import CORES
+from topokd_export.c.cycles import SOURCES
 from topokd_export.c.firmware import Compiler
 from topokd_export.c.on_core import StudentOnCore
+from topokd_export.c.on_m55 import student_on
+from topokd_export.c.qemu import require_qemu
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import console
@@ -49,7 +51,7 @@ class Options:
 
 def target_names() -> list[str]:
     """Return every `mcu:...` that can be asked for: cores and boards."""
-    return [f"{TARGET}{name}" for name in (*RULES, *board_names())]
+    return [f"{TARGET}{name}" for name in (*CORES, *board_names())]
 
 
 def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: Progress) -> list[Measured]:
@@ -66,10 +68,10 @@ def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: 
     asked = [target.removeprefix(TARGET) for target in targets if target.startswith(TARGET)]
     if not asked:
         return []
-    boards = {name: open_board(name) for name in asked if name not in RULES}
+    boards = {name: open_board(name) for name in asked if name not in CORES}
     content = bundle.model_path("tflite", "int8").read_bytes()
     cores = dict.fromkeys(boards[name].core if name in boards else name for name in asked)
-    students = {core: StudentOnCore(content, app_numbers(bundle.manifest), core) for core in cores}
+    students = {core: student_on(content, app_numbers(bundle.manifest), core) for core in cores}
     for board in boards.values():
         needs = students[board.core].needs
         _refuse_misfit(board, needs.ram_bytes, needs.flash_bytes, "before any code and stack")
@@ -125,7 +127,7 @@ def _count(bundle: Bundle, student: StudentOnCore, compiler: Compiler) -> CoreCo
         instructions=counts.instructions,
         layers=counts.layers,
         cycles=counts.cycles,
-        cycle_rules=RULES[student.core].source,
+        cycle_rules=SOURCES[student.core],
         ram_bytes=student.needs.ram_bytes,
         arena_bytes=student.arena_bytes,
         stack_bytes=counts.stack_bytes,
@@ -141,8 +143,13 @@ def _count(bundle: Bundle, student: StudentOnCore, compiler: Compiler) -> CoreCo
             "instructions_most": counts.instructions_range[1],
             "bundle": bundle.digest,
         },
-        versions={name: version for name in _PACKAGES if (version := installed_version(name))},
+        versions=_versions(student.core),
     )
+
+
+def _versions(core: str) -> dict[str, str]:
+    found = {name: version for name in _PACKAGES if (version := installed_version(name))}
+    return found if CORES[core].emulator else {**found, "qemu": require_qemu()}
 
 
 def _accuracy(student: StudentOnCore, options: Options) -> tuple[dict[str, Any], dict[int, bool]]:
@@ -151,7 +158,7 @@ def _accuracy(student: StudentOnCore, options: Options) -> tuple[dict[str, Any],
     if held_out.y is None:
         return {}, {}
     chosen = held_out.spread(options.windows or WINDOWS)
-    correct = np.array([student.classify(held_out.x[i]) == held_out.y[i] for i in chosen], dtype=np.bool_)
+    correct = student.classify(held_out.x[chosen]) == held_out.y[chosen]
     interval, basis = interval95(correct, None if held_out.subject is None else held_out.subject[chosen])
     fields = {
         "accuracy": float(correct.mean()),

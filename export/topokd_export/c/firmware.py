@@ -43,6 +43,7 @@ int32_t start(const float *samples, int8_t *out)
 """
 """Raw samples, as an app has them, to logits."""
 _GCC = "arm-none-eabi-gcc"
+_AT = {"zig": f"-Wl,--image-base={ROM:#x}", "gcc": f"-Wl,-Ttext={ROM:#x}"}
 _FUNCTION, _OBJECT = 2, 1
 
 
@@ -107,13 +108,47 @@ def build_firmware(
     CheckFailedError
         With what the compiler said.
     """
+    elf = link({**files, "entry.c": program}, core, flags, ("entry.c", *SOURCES), compiler)
+    symbols = {kind: dict(_symbols(elf, kind)) for kind in (_FUNCTION, _OBJECT)}
+    entry = int(struct.unpack_from("<I", elf, 24)[0])
+    return Firmware(core, elf, tuple(_segments(elf)), entry, symbols[_FUNCTION], symbols[_OBJECT])
+
+
+def link(
+    files: Mapping[str, str],
+    core: str,
+    flags: Sequence[str],
+    sources: Sequence[str],
+    compiler: Compiler = "zig",
+    *,
+    placed: bool = False,
+) -> bytes:
+    """Compile and link C files; return the ELF file.
+
+    Parameters
+    ----------
+    files
+        By name: sources, headers, and a linker script when one is named in `flags`.
+    core, flags, compiler
+        As for `build_firmware`.
+    sources
+        Names of the files to compile.
+    placed
+        Whether a linker script says where everything goes.
+
+    Raises
+    ------
+    MissingError, CheckFailedError
+        As `build_firmware`.
+    """
     command = [*_command(core, compiler), "-std=c99", *WARNINGS, "-g", "-ffunction-sections", *flags]
+    command += [] if placed else [_AT[compiler]]
     with tempfile.TemporaryDirectory(prefix="topokd-mcu-") as name:
         folder = Path(name)
-        for file, text in {**files, "entry.c": program}.items():
+        for file, text in files.items():
             (folder / file).write_text(text, "utf-8")
         child = subprocess.run(
-            [*command, "entry.c", *SOURCES, "-o", "student.elf", *(("-lgcc",) if compiler == "gcc" else ())],
+            [*command, *sources, "-o", "student.elf", *(("-lgcc",) if compiler == "gcc" else ())],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -123,10 +158,7 @@ def build_firmware(
             raise CheckFailedError(
                 f"the C does not compile for {core}", problems=child.stderr.strip().splitlines()[:20]
             )
-        elf = (folder / "student.elf").read_bytes()
-    symbols = {kind: dict(_symbols(elf, kind)) for kind in (_FUNCTION, _OBJECT)}
-    entry = int(struct.unpack_from("<I", elf, 24)[0])
-    return Firmware(core, elf, tuple(_segments(elf)), entry, symbols[_FUNCTION], symbols[_OBJECT])
+        return (folder / "student.elf").read_bytes()
 
 
 def compiler_version(compiler: Compiler) -> str:
@@ -145,12 +177,12 @@ def _command(core: str, compiler: Compiler) -> list[str]:
             raise MissingError(
                 f"building for {core} needs the package ziglang", hint="pip install 'topokd-edge[mcu]'"
             )
-        return [sys.executable, "-m", "ziglang", "cc", *chosen.zig, *link, f"-Wl,--image-base={ROM:#x}"]
+        return [sys.executable, "-m", "ziglang", "cc", *chosen.zig, *link]
     if not chosen.gcc:
         raise MissingError(f"{_GCC} does not know {core}", hint="leave --compiler out, or give zig")
     if shutil.which(_GCC) is None:
         raise MissingError(f"{_GCC} is not installed", hint="install it, or leave --compiler out")
-    return [_GCC, *chosen.gcc, "-nostdlib", *link, f"-Wl,-Ttext={ROM:#x}"]
+    return [_GCC, *chosen.gcc, "-nostdlib", *link]
 
 
 def _segments(elf: bytes) -> Iterator[tuple[int, bytes, int]]:

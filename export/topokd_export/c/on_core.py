@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +82,7 @@ class StudentOnCore:
     app
         What the app must know.
     core
-        A key of `CORES`.
+        A key of `CORES` that Unicorn has.
 
     Attributes
     ----------
@@ -96,7 +95,7 @@ class StudentOnCore:
     def __init__(self, tflite: bytes, app: AppNumbers, core: str) -> None:
         self.graph = read_integer_graph(tflite)
         self.core = core
-        self._app = app
+        self.app = app
         self._plan = plan_arena(self.graph)
         value_bytes = 2 if self.kernel == "SMLAD" else 1
         self.needs = Needs(
@@ -114,7 +113,7 @@ class StudentOnCore:
 
     def build(self, compiler: Compiler = "zig") -> Firmware:
         """Build the firmware; see `build_firmware` for what it raises."""
-        files = write_c(self.graph, self._app, None)
+        files = write_c(self.graph, self.app, None)
         self.firmware = build_firmware(files, self.core, self.flags, program=APP, compiler=compiler)
         self.compiler = compiler_version(compiler)
         return self.firmware
@@ -133,18 +132,23 @@ class StudentOnCore:
             When a byte differs; the first layer that does is named.
         """
         levels = quantise_input(np.moveaxis(x, 1, 2), self.graph.input.scale, self.graph.input.zero_point)
-        expected = _reference(self.graph, self._app, levels)
+        expected = reference(self.graph, self.app, levels)
         counted = []
         for index, window in enumerate(levels):
             watched = index < COUNTED
-            execution = self._run(_raw(window, self.graph, self._app.normalisation), watched=watched)
-            self._compare(index, execution, expected[index])
+            execution = self._run(raw_samples(window, self.graph, self.app.normalisation), watched=watched)
+            checksums, logits = expected[index]
+            found = [*map(checksum, execution.outputs), checksum(execution.logits.tobytes())]
+            if not watched:
+                checksums = [checksum(logits)]
+            self._compare(index, found, checksums)
             counted += [execution] if watched else []
         return self._counts(counted, len(levels))
 
-    def classify(self, samples: npt.NDArray[np.float32]) -> int:
-        """Return the class of one raw window, (channels, length), as the core finds it."""
-        return int(self._run(np.ascontiguousarray(samples.T, dtype=np.float32)).logits.argmax())
+    def classify(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Return the classes of raw windows, (n, channels, length), as the core finds them: int64 (n,)."""
+        samples = np.moveaxis(windows, 1, 2)
+        return np.array([int(self._run(window).logits.argmax()) for window in samples], dtype=np.int64)
 
     def _run(self, samples: npt.NDArray[np.float32], *, watched: bool = False) -> Execution:
         firmware = self.firmware or self.build()
@@ -152,11 +156,9 @@ class StudentOnCore:
         classes = self.graph.output.channels
         return run_firmware(firmware, samples, classes, count=watched, watch=watch if watched else ())
 
-    def _compare(self, index: int, execution: Execution, expected: tuple[list[int], bytes]) -> None:
-        checksums, logits = expected
-        found = [*map(checksum, execution.outputs), checksum(execution.logits.tobytes())]
-        wanted = checksums if execution.outputs else [checksum(logits)]
-        names = [layer.name for layer in self.graph.layers] if execution.outputs else ["the logits"]
+    def _compare(self, index: int, found: Sequence[int], wanted: Sequence[int]) -> None:
+        """Compare the checksums of all layers, or of the last one alone."""
+        names = [layer.name for layer in self.graph.layers][-len(wanted) :]
         for name, got, want in zip(names, found, wanted, strict=True):
             if got != want:
                 raise CheckFailedError(
@@ -189,12 +191,7 @@ def checksum(content: bytes) -> int:
     return value
 
 
-def open_on_core(path: Path, app: AppNumbers, core: str) -> StudentOnCore:
-    """Open an int8 TFLite file for a core."""
-    return StudentOnCore(path.read_bytes(), app, core)
-
-
-def _raw(
+def raw_samples(
     levels: npt.NDArray[np.int8], graph: IntegerGraph, normalisation: Normalisation
 ) -> npt.NDArray[np.float32]:
     """Return samples with these quantised values: of each level its middle, so that no rounding moves it."""
@@ -203,7 +200,7 @@ def _raw(
     return np.asarray(values, dtype=np.float32)
 
 
-def _reference(
+def reference(
     graph: IntegerGraph, app: AppNumbers, levels: npt.NDArray[np.int8]
 ) -> list[tuple[list[int], bytes]]:
     """Return the checksum of every layer and the logits, by the plain kernels compiled here."""
