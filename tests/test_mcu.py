@@ -315,6 +315,17 @@ def test_a_board_file_without_a_figure_or_source_is_refused(old: str, new: str, 
         open_board("../boards")
 
 
+def test_the_documentation_has_every_core_and_the_figures_of_every_board() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "devices" / "mcu.md").read_text("utf-8")
+    for core in CORES.values():
+        assert f"| `mcu:{core.name}` | {core.kernel} |" in text
+    for board in map(open_board, board_names()):
+        energy = " to ".join(f"{value:g}" for value in board.pj_per_cycle)
+        qualities = f"{board.quality['energy']} | {board.quality['sleep']}"
+        line = f"| `mcu:{board.name}` | {board.core} | {board.clock_mhz:g} | {energy} | {qualities} |"
+        assert line in text
+
+
 # --- the verb
 
 
@@ -349,6 +360,8 @@ def test_a_core_and_a_board_stand_in_the_schema_of_every_other_target(bundle: Pa
         span = getattr(board, name)
         assert span["low"] < span["high"] and len(span["basis"]) > 20
     assert answer["subjects"] == ["3"]
+    assert any("accuracy on 6 of 80" in note for note in answer["notes"])
+    assert any("a window every 0.82 s from 370 mWh" in note for note in answer["notes"])
     section = device.bench_section(answer)
     assert section["figures"] == {"mcu:cortex-m4": "", "mcu:nrf52840": ""}
     assert [row["target"] for row in section["mcu"]] == on.split(",")

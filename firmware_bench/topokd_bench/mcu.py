@@ -10,6 +10,8 @@ from topokd_bench.boards import Board, Span
 from topokd_bench.result import BenchResult
 
 TARGET = "mcu:"
+BATTERY_MWH = 370.0
+"""100 mAh at 3.7 V, as in a wrist band."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def board_result(counts: CoreCounts, board: Board, duty: Duty) -> BenchResult:
         ),
         battery_days=_range(
             *days,
-            f"one window every {duty.every_s:g} s, {duty.battery_mwh:g} mWh, no sensor and no radio; asleep "
-            f"{board.sleep_uw[0]:g} to {board.sleep_uw[1]:g} uW, {basis['sleep']}",
+            f"one window every {duty.every_s:.3g} s, {duty.battery_mwh:g} mWh, no sensor and no radio; "
+            f"asleep {board.sleep_uw[0]:g} to {board.sleep_uw[1]:g} uW, {basis['sleep']}",
         ),
         device={
             "name": board.title,
@@ -112,6 +114,8 @@ def board_result(counts: CoreCounts, board: Board, duty: Duty) -> BenchResult:
             "board_flash_bytes": board.flash_bytes,
             "flash_wait_states": board.flash_wait_states,
             "memory_source": basis["memory"],
+            "every_s": duty.every_s,
+            "battery_mwh": duty.battery_mwh,
         },
     )
 

@@ -10,12 +10,12 @@ from typing import Any
 from topokd_bench.accuracy import interval95
 from topokd_bench.boards import Board, board_names, open_board
 from topokd_bench.local import Measured
-from topokd_bench.mcu import TARGET, CoreCounts, Duty, board_result, core_result
+from topokd_bench.mcu import BATTERY_MWH, TARGET, CoreCounts, Duty, board_result, core_result
 from topokd_bench.windows import HeldOut
 from topokd_export.c.bundled import app_numbers
 from topokd_export.c.cores import CORES
 from topokd_export.c.cycles import SOURCES
-from topokd_export.c.firmware import Compiler
+from topokd_export.c.firmware import FLAGS, Compiler
 from topokd_export.c.on_core import StudentOnCore
 from topokd_export.c.on_m55 import student_on
 from topokd_export.c.qemu import require_qemu
@@ -28,8 +28,6 @@ from topokd_edge.progress import Progress
 
 WINDOWS = 100
 """Held-out windows tried on an emulated core: some are seconds each."""
-BATTERY_MWH = 370.0
-"""100 mAh at 3.7 V, as in a wrist band."""
 _COUNTS = ["target", "kernel", "instructions", "a MAC", "cycles", "RAM B", "stack B", "flash B", "accuracy"]
 _MODELS = ["target", "MHz", "ms", "energy uJ", "battery days"]
 _PACKAGES = ("ziglang", "unicorn", "capstone")
@@ -39,14 +37,14 @@ _PACKAGES = ("ziglang", "unicorn", "capstone")
 class Options:
     """How to bench: the windows to classify, compiler, and the duty that battery days are for.
 
-    `every_s` None is half a window's time.
+    `every_s` None is half a window's time, `battery_mwh` None is `BATTERY_MWH`.
     """
 
     held_out: HeldOut
     windows: int | None = None
     compiler: Compiler = "zig"
     every_s: float | None = None
-    battery_mwh: float = BATTERY_MWH
+    battery_mwh: float | None = None
 
 
 def target_names() -> list[str]:
@@ -100,7 +98,7 @@ def _result(
     _refuse_misfit(board, counts.ram_bytes + counts.stack_bytes, counts.flash_bytes, "as built")
     manifest = bundle.manifest
     every = options.every_s or math.ceil(manifest.length / 2) / manifest.rate_hz
-    result = board_result(counts, board, Duty(every, options.battery_mwh))
+    result = board_result(counts, board, Duty(every, options.battery_mwh or BATTERY_MWH))
     return Measured(replace(result, **accuracy), correct)
 
 
@@ -169,13 +167,34 @@ def _accuracy(student: StudentOnCore, options: Options) -> tuple[dict[str, Any],
     return fields, dict(zip(chosen.tolist(), correct.tolist(), strict=True))
 
 
+def notes(measured: Sequence[Measured], options: Options) -> list[str]:
+    """Return what a reader of the figures must know."""
+    found = []
+    tried = max((item.result.windows for item in measured), default=0)
+    there = len(options.held_out.x)
+    if 0 < tried < there:
+        found.append(f"emulated cores: accuracy on {tried} of {there} held-out windows, evenly spread")
+    for result in (item.result for item in measured):
+        if result.latency_range_ms and result.latency_range_ms["high"] > 1e3 * result.device["every_s"]:
+            found.append(
+                f"{result.target} may not keep up with a window every {result.device['every_s']:g} s"
+            )
+    duties = [item.result.device for item in measured if item.result.battery_days]
+    if duties:
+        every, battery = duties[0]["every_s"], duties[0]["battery_mwh"]
+        found.append(
+            f"battery days: a window every {every:.3g} s from {battery:g} mWh, no sensor and no radio"
+        )
+    return found
+
+
 def show(name: str, measured: Sequence[Measured]) -> None:
     """Print counts, and for boards what is modelled, as ranges."""
     results = [item.result for item in measured]
     if not results:
         return
     first = results[0]
-    title = f"{name}: student.int8 counted on an emulated core, {first.compiler} {first.flags}"
+    title = f"{name}: student.int8 counted on an emulated core, built by {first.compiler} {' '.join(FLAGS)}"
     rows = [
         [
             result.target,
@@ -201,9 +220,7 @@ def show(name: str, measured: Sequence[Measured]) -> None:
         if result.latency_range_ms is not None
     ]
     if modelled:
-        console.table(
-            "modelled from the counts, not measured; the basis of each is in --json", _MODELS, modelled
-        )
+        console.table("modelled from the counts, not measured; --json has the basis", _MODELS, modelled)
 
 
 def _span(value: dict[str, Any] | None) -> str:

@@ -60,7 +60,10 @@ def bench(
         float | None,
         typer.Option(min=0.001, help="For boards: seconds between windows. [default: half a window]"),
     ] = None,
-    battery: Annotated[float, typer.Option(min=0.001, help="For boards: battery in mWh.")] = 370.0,
+    battery: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="For boards: battery in mWh. [default: 370, as 100 mAh at 3.7 V]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
@@ -101,6 +104,7 @@ def bench(
             held_out, subjects, notes = student_windows(opened, find_run(opened, run))
             options = _bench_mcu.Options(held_out, windows, compiler.value, every, battery)
             counted = _bench_mcu.measure(opened, targets, options, progress)
+            notes += _bench_mcu.notes(counted, options)
         if LOCAL in targets:
             plan, measured = _run_here(
                 opened, run, windows=windows, threads=threads, seconds=seconds, progress=progress
@@ -112,7 +116,7 @@ def bench(
         "results": [item.result.to_dict() for item in [*measured, *counted, *modelled]],
         "int8_cost": None if cost is None else cost.to_dict(),
         "subjects": list(subjects),
-        "notes": [*unchecked, *notes, *_remarks(measured)],
+        "notes": list(dict.fromkeys([*unchecked, *notes, *_remarks(measured)])),
     }
     if out is not None:
         write_json(out, document)
