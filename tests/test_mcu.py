@@ -118,16 +118,18 @@ def test_counting_blocks_is_counting_every_single_instruction(
 def by_address(execution: Execution, riscv: bool) -> tuple[Counter[int], set[int]]:
     """Times each address was counted, and addresses that an `it` may skip, which stepping does not see."""
     times: Counter[int] = Counter()
-    skippable = set()
+    halves = {}
     for block, count in execution.blocks.items():
-        at, left = 0, 0
+        at = 0
         while at < len(block.code):
-            half = int.from_bytes(block.code[at : at + 2], "little")
+            halves[block.address + at] = half = int.from_bytes(block.code[at : at + 2], "little")
             times[block.address + at] += count
-            if left:
-                skippable.add(block.address + at)
-            left = 4 if not riscv and half >> 8 == 0xBF and half & 15 else max(0, left - 1)
             at += 4 if is_long(half, riscv) else 2
+    skippable, left = set(), 0
+    for address, half in sorted(halves.items()):  # a block may end between an `it` and what it governs
+        if left:
+            skippable.add(address)
+        left = 4 if not riscv and half >> 8 == 0xBF and half & 15 else max(0, left - 1)
     return times, skippable
 
 
