@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import shutil
+import sys
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +34,7 @@ from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_mcu
 from topokd_edge.errors import CheckFailedError, MissingError
 from topokd_edge.progress import silent
-from topokd_edge.report import device, numbers
+from topokd_edge.report import device, model_card, numbers
 
 EMULATED = [name for name, core in CORES.items() if core.emulator]
 SMALL = 7
@@ -368,10 +370,14 @@ def test_a_core_and_a_board_stand_in_the_schema_of_every_other_target(bundle: Pa
     assert section["figures"] == {"mcu:cortex-m4": "", "mcu:nrf52840": ""}
     assert [row["target"] for row in section["mcu"]] == on.split(",")
     assert " to " in section["mcu"][1]["latency"] and "cycles" in section["mcu"][1]["bases"]
-    assert (
-        section["rows"][1]["p50"] == section["mcu"][1]["latency"]
-        and section["rows"][1]["p95"] == numbers.MISSING
-    )
+    assert section["rows"][1]["p50"] == section["mcu"][1]["latency"]
+    assert section["rows"][1]["p95"] == numbers.MISSING
+    assert model_card._times(answer["results"][1])[0].startswith("at least ")
+    (bundle.parent / "run" / "bench.json").write_text(child.stdout)
+    shown = topokd("report", "run", "--out", "report.html", cwd=bundle.parent)
+    assert shown.returncode == 0, shown.stderr
+    page = (bundle.parent / "report.html").read_text("utf-8")
+    assert "Nordic nRF52840" in page and section["mcu"][1]["latency"] in page and "blocks.0.conv1" in page
 
 
 def test_a_student_that_does_not_fit_is_refused_before_anything_is_built(
@@ -442,6 +448,18 @@ def test_another_emulator_counts_the_same(core: str) -> None:
     for ours, (_, theirs) in zip(found[0].layer_instructions, counts.layers[1:], strict=True):
         assert abs(ours - theirs) <= 120
     assert len({one.instructions for one in found[1:]}) > 1
+
+
+def test_a_missing_package_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    student = small("cortex-m4")
+    samples = np.zeros((1, student.graph.input.channels, student.graph.input.rows), np.float32)
+    monkeypatch.setitem(sys.modules, "unicorn", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    unbuilt = student_on(random_int8(SMALL), student.app, "cortex-m4")
+    for missing, ask in (("ziglang", unbuilt.build), ("unicorn", lambda: student.classify(samples))):
+        with pytest.raises(MissingError, match=missing) as caught:
+            ask()
+        assert "topokd-edge[mcu]" in caught.value.hint
 
 
 def test_without_qemu_the_m55_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

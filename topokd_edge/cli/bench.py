@@ -49,7 +49,8 @@ def bench(
     windows: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Held-out windows for accuracy, at most. [default: all; 200 for ripser+persim]"
+            min=1,
+            help="Held-out windows for accuracy, at most. [default: all; 200 for ripser+persim, 100 for mcu]",
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend timing each pipeline.")] = 3.0,

@@ -213,7 +213,7 @@ def _mcu_row(entry: dict[str, Any]) -> dict[str, Any]:
     bases = {name: entry[key]["basis"] for name, key in ranges.items() if entry.get(key)}
     return {
         "target": entry["target"],
-        "name": entry.get("device", {}).get("name", ""),
+        "name": entry["device"]["name"] if entry.get("latency_range_ms") else "the core alone",
         "built": f"{entry['kernel']} kernels, {entry.get('compiler', '')} {entry.get('flags', '')}",
         "instructions": numbers.count(entry.get("instructions")),
         "cycles": _span(entry.get("cycles_range"), numbers.count),
