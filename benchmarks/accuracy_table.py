@@ -108,6 +108,8 @@ def page(run: Run, evaluated: dict[str, Any], peers: Peers, asked: list[str]) ->
         + (
             evaluated["optimistic"]
             or "epoch and candidate are chosen on inner validation subjects, never on test subjects"
+            if _chosen(run)
+            else "the last epoch is kept and nothing is chosen; all but the tested subjects are learned from"
         ),
         f"made on {made['device']} ({made['platform']}, {made['threads']} thread(s)), "
         f"torch {made['versions']['torch']}",
@@ -126,12 +128,16 @@ def page(run: Run, evaluated: dict[str, Any], peers: Peers, asked: list[str]) ->
         "Accuracy is the mean over subjects; ± is the sample standard deviation between them.",
         subjects_table(evaluated, peers),
         "\n".join(f"- {sentence}" for sentence in said),
-        "## Chosen on the inner validation subjects",
-        selection_table(run),
+        *(("## Chosen on the inner validation subjects", selection_table(run)) if _chosen(run) else ()),
         "## Command",
         "```sh\n" + "\n".join(commands) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _chosen(run: Run) -> bool:
+    """Return whether anybody was held back to choose on: validation subjects, or as published the tested."""
+    return run.optimistic or any(fold["validation"] for fold in run.folds)
 
 
 def selection_table(run: Run) -> str:

@@ -135,10 +135,10 @@ def read_peer(path: Path, run: Run) -> dict[str, Any]:
         problems.append(
             f"channels {', '.join(made['channels'])}, the student has {', '.join(student_channels(run))}"
         )
-    theirs = {fold["fold"]: (fold["test"], fold["trained_on"]) for fold in made["folds"]}
+    theirs = [(fold["test"], fold["trained_on"]) for fold in made["folds"]]
     for number in sorted({place.fold for place in run.finished()}):
         fold = run.fold(number)
-        if theirs.get(number) != (sorted(fold["test"]), trained_on(fold)):
+        if (sorted(fold["test"]), trained_on(fold)) not in theirs:
             problems.append(f"fold {number}: other subjects are tested or trained on, or it is missing")
         problems += [
             f"subject {who}: no accuracy between 0 and 1"
