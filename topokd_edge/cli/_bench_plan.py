@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from topokd_bench import mcu, npu
+from topokd_bench.browser import TARGET as BROWSER
 from topokd_bench.local import TARGET, Job
 from topokd_bench.pipelines import MODEL_FILE, TDA
 from topokd_bench.windows import HeldOut
@@ -257,7 +258,7 @@ def check_targets(text: str) -> list[str]:
         When a target is unknown.
     """
     targets = [part.strip() for part in text.split(",") if part.strip()]
-    known = [TARGET, *(f"{npu.TARGET}{name}" for name in npu.SYSTEMS)]
+    known = [TARGET, BROWSER, *(f"{npu.TARGET}{name}" for name in npu.SYSTEMS)]
     if any(target.startswith(mcu.TARGET) for target in targets):
         from topokd_edge.cli._bench_mcu import target_names
 

@@ -36,7 +36,7 @@ def bench(
         typer.Option(
             "--on",
             help="local (this machine), mcu:cortex-m4 or mcu:nrf52840 (counted on an emulated core), "
-            "npu:ethos-u55-128 (modelled); several with commas.",
+            "npu:ethos-u55-128 (modelled), browser (a phone that opens a page); several with commas.",
         ),
     ] = "local",
     run: Annotated[
@@ -65,6 +65,14 @@ def bench(
         float | None,
         typer.Option(min=0.001, help="For boards: battery in mWh. [default: 370, as 100 mAh at 3.7 V]"),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="For browser: where to listen. [default: this machine's in its network]"),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For browser; 0 is any free one.")] = 0,
+    wait: Annotated[
+        float, typer.Option(min=1, help="For browser: seconds until the result is there.")
+    ] = 600.0,
     out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
@@ -74,10 +82,12 @@ def bench(
     Every pipeline runs in a fresh process of its own, one after another, from the raw window to the logits.
     For a microcontroller the C student is built, proven byte by byte on an emulated core, and counted; for a
     board, time and energy are modelled from the counts, as ranges.
+    In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json
     """
+    from topokd_bench.browser import TARGET as BROWSER
     from topokd_bench.local import TARGET as LOCAL
     from topokd_bench.mcu import TARGET as MCU
 
@@ -94,6 +104,7 @@ def bench(
     unchecked = _verify(opened)
     measured: list[Measured] = []
     counted: list[Measured] = []
+    phone: list[Measured] = []
     plan: BenchPlan | None = None
     subjects: tuple[str, ...] = ()
     notes: list[str] = []
@@ -106,6 +117,12 @@ def bench(
             options = _bench_mcu.Options(held_out, windows, compiler.value, every, battery)
             counted = _bench_mcu.measure(opened, targets, options, progress)
             notes += _bench_mcu.notes(counted, options)
+        if BROWSER in targets:
+            from topokd_edge.cli import _bench_browser, _bench_browser_results
+
+            there = _bench_browser.Where(address, port, wait)
+            phone, whose = _bench_browser.run_there(opened, run, windows, seconds, there, progress)
+            subjects, notes = subjects or whose, [*notes, *_bench_browser_results.notes(phone)]
         if LOCAL in targets:
             plan, measured = _run_here(
                 opened, run, windows=windows, threads=threads, seconds=seconds, progress=progress
@@ -114,7 +131,7 @@ def bench(
     if plan is not None:
         subjects, notes = plan.subjects, [*notes, *plan.notes]
     document: dict[str, Any] = {
-        "results": [item.result.to_dict() for item in [*measured, *counted, *modelled]],
+        "results": [item.result.to_dict() for item in [*measured, *phone, *counted, *modelled]],
         "int8_cost": None if cost is None else cost.to_dict(),
         "subjects": list(subjects),
         "notes": list(dict.fromkeys([*unchecked, *notes, *_remarks(measured)])),
@@ -128,6 +145,8 @@ def bench(
             console.table(f"{bundle} on {LOCAL}, {threads} thread(s)", _COSTS, _costs(measured))
         if subjects and measured:
             console.table(f"held-out subjects {', '.join(subjects)}", _ACCURACIES, _accuracies(measured))
+        if phone:
+            _bench_browser_results.show(str(bundle), phone)
         if counted:
             _bench_mcu.show(str(bundle), counted)
         _bench_npu.show(str(bundle), modelled)
