@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,29 @@ def interval95(
     if subject is not None and len(set(subject.tolist())) >= ENOUGH_SUBJECTS:
         return bootstrap95(correct.astype(np.float64), subject), "subjects"
     return wilson95(int(correct.sum()), len(correct)), "windows"
+
+
+def accuracy_fields(
+    subject: npt.NDArray[np.str_] | None, chosen: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return what a bench result says of accuracy.
+
+    Parameters
+    ----------
+    subject
+        str, shape (all windows,); None when unknown.
+    chosen
+        int64, shape (windows,): those that were tried.
+    correct
+        bool, shape (windows,).
+    """
+    interval, basis = interval95(correct, None if subject is None else subject[chosen])
+    return {
+        "accuracy": float(correct.mean()),
+        "accuracy_ci95": interval,
+        "accuracy_basis": basis,
+        "windows": len(chosen),
+    }
 
 
 def wilson95(successes: int, trials: int) -> tuple[float, float]:

@@ -108,8 +108,33 @@ def run(job: Job, windows: Path, *, threads: int = 1, effort: Effort | None = No
     }
     load_before = device.load_average()
     answer = _ask_worker(spec, threads, effort.timeout)
+    predicted = answer.pop("predicted", {"window": [], "correct": []})
+    facts = answer.get("device", device.describe())
+    busy = device.is_busy(facts.get("others_share"), facts.get("cpu_share"))
+    loads = {"load_before": load_before, "load_after": device.load_average(), "busy": busy}
+    answer["device"] = {**facts, **loads}
+    correct = dict(zip(predicted["window"], predicted["correct"], strict=True))
+    return as_measured(job, answer, TARGET, threads, correct)
+
+
+def as_measured(
+    job: Job, answer: Mapping[str, Any], target: str, threads: int, correct: dict[int, bool] | None = None
+) -> Measured:
+    """Return the result of a job from what was answered; an answer that makes no sense becomes its error.
+
+    Parameters
+    ----------
+    job
+        What was measured.
+    answer
+        Fields of `BenchResult` beyond those the job knows.
+    target, threads
+        Where, and with how many threads.
+    correct
+        By held-out window, whether it was classified right.
+    """
     known = {
-        "target": TARGET,
+        "target": target,
         "basis": "measured",
         "pipeline": job.pipeline,
         "runtime": job.runtime,
@@ -118,16 +143,10 @@ def run(job: Job, windows: Path, *, threads: int = 1, effort: Effort | None = No
         "model_bytes": job.model_bytes,
         "macs": job.macs,
     }
-    predicted = answer.pop("predicted", {"window": [], "correct": []})
-    facts = answer.get("device", device.describe())
-    busy = device.is_busy(facts.get("others_share"), facts.get("cpu_share"))
-    loads = {"load_before": load_before, "load_after": device.load_average(), "busy": busy}
-    answer["device"] = {**facts, **loads}
     try:
-        result = BenchResult.from_dict({**known, **answer})
+        return Measured(BenchResult.from_dict({**known, **answer}), correct or {})
     except (TypeError, ValueError) as error:
         return Measured(BenchResult.from_dict({**known, "error": f"the worker answered nonsense ({error})"}))
-    return Measured(result, dict(zip(predicted["window"], predicted["correct"], strict=True)))
 
 
 def run_all(

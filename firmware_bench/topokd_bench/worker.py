@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_bench import device
-from topokd_bench.accuracy import interval95
+from topokd_bench.accuracy import accuracy_fields
 from topokd_bench.timing import NS_PER_MS, measure
 from topokd_bench.types import Pipeline
 from topokd_bench.windows import HeldOut, timing_windows
@@ -105,13 +105,8 @@ def _accuracy(pipeline: Pipeline, path: Path, limit: int | None) -> dict[str, An
     correct: npt.NDArray[np.bool_] = np.array(
         [int(pipeline.run(held_out.x[i : i + 1]).argmax()) == held_out.y[i] for i in chosen], dtype=np.bool_
     )
-    subject = None if held_out.subject is None else held_out.subject[chosen]
-    interval, basis = interval95(correct, subject)
     return {
-        "accuracy": float(correct.mean()),
-        "accuracy_ci95": interval,
-        "accuracy_basis": basis,
-        "windows": len(chosen),
+        **accuracy_fields(held_out.subject, chosen, correct),
         "predicted": {"window": chosen.tolist(), "correct": correct.tolist()},
     }
 

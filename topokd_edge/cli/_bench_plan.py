@@ -11,6 +11,8 @@ from topokd_bench import mcu, npu
 from topokd_bench.browser import TARGET as BROWSER
 from topokd_bench.local import TARGET, Job
 from topokd_bench.pipelines import MODEL_FILE, TDA
+from topokd_bench.ssh import TARGET as SSH
+from topokd_bench.ssh import parse_address
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle
@@ -265,7 +267,12 @@ def check_targets(text: str) -> list[str]:
         known = [*known, *target_names()]
     else:
         known.append(f"{mcu.TARGET}CORE")
+    try:
+        known += [parse_address(target).text for target in targets if target.startswith(SSH)]
+    except ValueError as error:
+        raise UsageError(f"--on {error}") from None
     if not targets or not set(targets) <= set(known):
+        known.append(f"{SSH}USER@HOST")
         raise UsageError(
             f"--on {text}: expected some of {', '.join(known)}; {TARGET} is this machine",
             hint="use --on local",

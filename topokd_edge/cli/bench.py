@@ -35,7 +35,8 @@ def bench(
         str,
         typer.Option(
             "--on",
-            help="local (this machine), mcu:cortex-m4 or mcu:nrf52840 (counted on an emulated core), "
+            help="local (this machine), ssh://user@host (a Linux device), "
+            "mcu:cortex-m4 or mcu:nrf52840 (counted on an emulated core), "
             "npu:ethos-u55-128 (modelled), browser (a phone that opens a page); several with commas.",
         ),
     ] = "local",
@@ -82,6 +83,7 @@ def bench(
     Every pipeline runs in a fresh process of its own, one after another, from the raw window to the logits.
     For a microcontroller the C student is built, proven byte by byte on an emulated core, and counted; for a
     board, time and energy are modelled from the counts, as ranges.
+    On a device behind SSH, every model runs in the first runtime there is, the C student last; nothing stays.
     In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
@@ -92,7 +94,7 @@ def bench(
     from topokd_bench.mcu import TARGET as MCU
 
     from topokd_edge.bundle import Bundle
-    from topokd_edge.cli import _bench_npu
+    from topokd_edge.cli import _bench_npu, _bench_ssh
     from topokd_edge.cli._bench_int8 import int8_cost
     from topokd_edge.cli._bench_plan import check_targets, find_run, student_windows
     from topokd_edge.files import refuse_existing, write_json
@@ -123,6 +125,10 @@ def bench(
             there = _bench_browser.Where(address, port, wait)
             phone, whose = _bench_browser.run_there(opened, run, windows, seconds, there, progress)
             subjects, notes = subjects or whose, [*notes, *_bench_browser_results.notes(phone)]
+        far = _bench_ssh.measure(
+            opened, targets, _bench_ssh.Options(run, windows, threads, seconds), progress
+        )
+        subjects, notes = subjects or far.subjects, [*notes, *far.notes]
         if LOCAL in targets:
             plan, measured = _run_here(
                 opened, run, windows=windows, threads=threads, seconds=seconds, progress=progress
@@ -130,21 +136,23 @@ def bench(
     cost = None if plan is None else int8_cost(measured, plan.held_out.subject)
     if plan is not None:
         subjects, notes = plan.subjects, [*notes, *plan.notes]
+    everything = [*measured, *far.measured, *phone, *counted, *modelled]
     document: dict[str, Any] = {
-        "results": [item.result.to_dict() for item in [*measured, *phone, *counted, *modelled]],
+        "results": [item.result.to_dict() for item in everything],
         "int8_cost": None if cost is None else cost.to_dict(),
         "subjects": list(subjects),
-        "notes": list(dict.fromkeys([*unchecked, *notes, *_remarks(measured)])),
+        "notes": list(dict.fromkeys([*unchecked, *notes, *_remarks(measured), *far.remarks(_remarks)])),
+        "partial": bool(far.ended),
     }
     if out is not None:
         write_json(out, document)
     if as_json:
         console.answer_json(document)
     else:
-        if measured:
-            console.table(f"{bundle} on {LOCAL}, {threads} thread(s)", _COSTS, _costs(measured))
-        if subjects and measured:
-            console.table(f"held-out subjects {', '.join(subjects)}", _ACCURACIES, _accuracies(measured))
+        for target, items in {**({LOCAL: measured} if measured else {}), **far.by_target()}.items():
+            console.table(f"{bundle} on {target}, {threads} thread(s)", _COSTS, _costs(items))
+            if subjects:
+                console.table(f"held-out subjects {', '.join(subjects)}", _ACCURACIES, _accuracies(items))
         if phone:
             _bench_browser_results.show(str(bundle), phone)
         if counted:
@@ -154,6 +162,7 @@ def bench(
             typer.echo(cost.sentence())
     for remark in document["notes"]:
         console.note(f"note: {remark}")
+    far.refuse_failed()
     if measured and all(item.result.error for item in measured):
         raise DeviceError(
             f"{LOCAL}: no pipeline could be measured",

@@ -1,0 +1,78 @@
+"""The C student as a static Linux program, cross-compiled for a device that has no runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from topokd_edge.errors import CheckFailedError, DeviceError, MissingError
+from topokd_export.c.host import SOURCES, WARNINGS
+from topokd_export.c.integer_graph import IntegerGraph
+from topokd_export.c.writer import AppNumbers, write_c
+
+MACHINES: Mapping[str, tuple[str, ...]] = {
+    "aarch64": ("-target", "aarch64-linux-musl"),
+    "armv7l": ("-target", "arm-linux-musleabihf"),
+    "armv6l": ("-target", "arm-linux-musleabihf", "-mcpu=arm1176jzf_s"),
+    "x86_64": ("-target", "x86_64-linux-musl"),
+    "riscv64": ("-target", "riscv64-linux-musl"),
+}
+"""Flags for ziglang by machine, as `uname -m` names it; armv6l is the first Raspberry Pi and the Zero."""
+FLAGS = ("-std=c99", "-O2", "-static", "-s")
+
+
+def linux_program(
+    graph: IntegerGraph, app: AppNumbers, machine: str, *, compiler: Sequence[str] | None = None
+) -> bytes:
+    """Build the bench program (`runtime/linux.c`) of a student.
+
+    Parameters
+    ----------
+    graph, app
+        The student.
+    machine
+        What the device's `uname -m` says.
+    compiler
+        Command of another compiler than ziglang for that machine.
+
+    Raises
+    ------
+    DeviceError
+        When nothing is known of the machine.
+    MissingError
+        When ziglang is not installed.
+    CheckFailedError
+        When it does not compile without a warning; with what the compiler said.
+    """
+    command = list(compiler or _zig(machine))
+    files = {**write_c(graph, app, None), "linux.c": _main()}
+    with tempfile.TemporaryDirectory(prefix="topokd-linux-") as name:
+        folder = Path(name)
+        for file, text in files.items():
+            (folder / file).write_text(text, "utf-8")
+        arguments = [*command, *FLAGS, *WARNINGS, "linux.c", *SOURCES, "-o", "student"]
+        child = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+        if child.returncode != 0:
+            raise CheckFailedError(
+                f"the C does not compile for {machine}", problems=child.stderr.strip().splitlines()[:20]
+            )
+        return (folder / "student").read_bytes()
+
+
+def _zig(machine: str) -> list[str]:
+    if machine not in MACHINES:
+        raise DeviceError(f"no C for a {machine!r}: expected one of {', '.join(MACHINES)}")
+    if importlib.util.find_spec("ziglang") is None:
+        raise MissingError(
+            f"building the C for {machine} needs the package ziglang", hint="pip install 'topokd-edge[c]'"
+        )
+    return [sys.executable, "-m", "ziglang", "cc", *MACHINES[machine]]
+
+
+def _main() -> str:
+    return (resources.files("topokd_export.c") / "runtime" / "linux.c").read_text("utf-8")

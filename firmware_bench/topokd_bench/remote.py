@@ -1,0 +1,263 @@
+"""Models measured by the agent on a device, as results of the same schema as those of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topokd_bench import device
+from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.local import Effort, Job, Measured, as_measured
+from topokd_bench.ssh import Agent, clean
+from topokd_bench.timing import NS_PER_MS, Timing
+from topokd_bench.types import Array
+from topokd_bench.windows import TIMING_WINDOWS, HeldOut
+
+MOST_BYTES = 32 << 20
+"""Held-out windows sent to a device, evenly spread where there are more."""
+_UNDER_VOLTAGE, _THROTTLED_NOW = 0x1, 0xE
+_SINCE_BOOT = 16
+"""Bits of `vcgencmd get_throttled` (Raspberry Pi documentation, vcgencmd): 0 under-voltage, 1 clock capped, 2
+throttled, 3 soft temperature limit; the same 16 higher for since boot."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Self-test vectors a model must answer before it is timed.
+
+    Attributes
+    ----------
+    x
+        Normalised windows, float32 (n, channels, length); for `c` quantised, int8 (n, length, channels).
+    expected
+        float32 (n, classes).
+    tolerance, agreement
+        Largest difference of a logit, and share of windows that must be classified alike.
+    scale, zero_point
+        Of the logits, where the runtime answers int8.
+    """
+
+    x: Any
+    expected: Array
+    tolerance: float
+    agreement: float
+    scale: float = 1.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model file for one runtime, the first of several that may work on a device."""
+
+    job: Job
+    runtime: str
+    content: bytes
+    channels: Sequence[int]
+    proof: Proof
+
+
+class Bench:
+    """Measures on a device; windows and models are sent once.
+
+    Parameters
+    ----------
+    agent
+        A connected agent.
+    held_out
+        Raw windows.
+    digest
+        Of the bundle.
+    threads, effort
+        As of `topokd_bench.local.run`.
+    windows
+        Held-out windows to classify, at most.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        held_out: HeldOut,
+        digest: str,
+        *,
+        threads: int = 1,
+        effort: Effort | None = None,
+        windows: int | None = None,
+    ) -> None:
+        self._agent, self._held_out, self._digest = agent, held_out, digest
+        self._threads, self._effort = threads, effort or Effort()
+        each = held_out.x[0].size * 4
+        most = max(1, MOST_BYTES // each)
+        self.chosen = held_out.spread(most if windows is None else min(windows, most))
+        timing = held_out.x[held_out.spread(TIMING_WINDOWS)]
+        self._timing_count = len(timing)
+        self._stored: set[str] = set()
+        self._put("timing", _floats(timing))
+        if held_out.y is not None:
+            self._put("windows", _floats(held_out.x[self.chosen]))
+
+    def measure(self, candidate: Candidate) -> tuple[Measured | None, str]:
+        """Measure a candidate.
+
+        Returns
+        -------
+        tuple
+            The result, None when the runtime is not there or died; and why. A model that answers wrongly is a
+            result with an error.
+
+        Raises
+        ------
+        DeviceError
+            When the device vanishes or cannot take the files.
+        """
+        answer = self._agent.run(self._job(candidate))
+        raw = answer.get("answer")
+        raw = raw if isinstance(raw, dict) else {"error": "the agent answered nonsense"}
+        for key in ("missing", "died", "error"):
+            if key in raw:
+                return None, f"{candidate.runtime}: {_why(key, clean(str(raw[key])))}"
+        if "mismatch" in raw:
+            fields: dict[str, Any] = {"error": f"self-test failed: {clean(str(raw['mismatch']))}"}
+            return self._row(candidate, fields, {}), ""
+        try:
+            fields, correct = self._fields(raw, _state(answer, "before"), _state(answer, "after"))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            nonsense = {"error": f"the device answered nonsense ({type(error).__name__}: {error})"}
+            return self._row(candidate, nonsense, {}), ""
+        return self._row(candidate, fields, correct), ""
+
+    def failed(self, job: Job, why: str) -> Measured:
+        """Return a result without figures."""
+        target = self._agent.address.text
+        return as_measured(job, {"error": why, "device": dict(self._agent.facts)}, target, self._threads)
+
+    def _row(self, candidate: Candidate, fields: dict[str, Any], correct: dict[int, bool]) -> Measured:
+        known = {"runtime": candidate.runtime, "device": dict(self._agent.facts)}
+        return as_measured(
+            candidate.job, {**known, **fields}, self._agent.address.text, self._threads, correct
+        )
+
+    def _job(self, candidate: Candidate) -> dict[str, Any]:
+        job, proof = candidate.job, candidate.proof
+        name = f"{job.pipeline}-{candidate.runtime}"
+        names = {"model": name, "test": f"{name}-test", "expected": f"{name}-expected"}
+        self._put(names["model"], candidate.content)
+        self._put(names["test"], np.ascontiguousarray(proof.x).tobytes())
+        self._put(names["expected"], _floats(proof.expected))
+        return {
+            **names,
+            "runtime": candidate.runtime,
+            "timing": "timing",
+            "timing_count": self._timing_count,
+            "windows": "windows" if "windows" in self._stored else "",
+            "shape": list(self._held_out.x.shape[1:]),
+            "channels": list(candidate.channels),
+            "mean": list(job.args["mean"]),
+            "std": list(job.args["std"]),
+            "classes": proof.expected.shape[1],
+            "tolerance": proof.tolerance,
+            "agreement": proof.agreement,
+            "scale": proof.scale,
+            "zero_point": proof.zero_point,
+            "threads": self._threads,
+            "warmup": self._effort.warmup,
+            "runs": self._effort.runs,
+            "seconds": self._effort.seconds,
+            "timeout": self._effort.timeout,
+        }
+
+    def _put(self, name: str, content: bytes) -> None:
+        if name not in self._stored:
+            self._agent.put(name, content)
+            self._stored.add(name)
+
+    def _fields(
+        self, raw: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[int, bool]]:
+        """Turn what an agent counted into fields of `BenchResult`."""
+        ns = np.array(raw["ns"], dtype=np.int64)
+        if ns.ndim != 1 or not len(ns) or ns.min() < 0:
+            raise ValueError("no times")
+        timing = Timing(ns, self._effort.warmup)
+        cpu, others = _share(raw["cpu_share"]), _share(raw["others_share"])
+        facts = {
+            **self._agent.facts,
+            "latency_drift": timing.drift(),
+            "cpu_share": cpu,
+            "others_share": others,
+            "busy": device.is_busy(others, cpu),
+            "under_voltage": _bits(after, _UNDER_VOLTAGE),
+            **{
+                f"{name}_{when}": state.get(name) for name in _STATES for when, state in _times(before, after)
+            },
+        }
+        fields: dict[str, Any] = {
+            "latency_ms": {**timing.percentiles_ms(), "cold": int(raw["cold_ns"]) / NS_PER_MS},
+            "runs": timing.runs,
+            "warmup": timing.warmup,
+            "ram_bytes": int(raw["ram_bytes"]),
+            "ram_baseline_bytes": raw["ram_baseline_bytes"],
+            "throttled": _throttled(before, after),
+            "versions": {str(name): clean(str(value)) for name, value in raw["versions"].items()},
+            "self_test": {"vectors": int(raw["vectors"]), "bundle": self._digest},
+            "device": facts,
+        }
+        correct: dict[int, bool] = {}
+        if self._held_out.y is not None:
+            right = np.array(raw["labels"], dtype=np.int64) == self._held_out.y[self.chosen]
+            fields |= accuracy_fields(self._held_out.subject, self.chosen, right)
+            correct = {int(index): bool(yes) for index, yes in zip(self.chosen, right, strict=True)}
+        return fields, correct
+
+
+_STATES = ("khz", "temperature_c", "load", "get_throttled")
+
+
+def _times(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [("before", before), ("after", after)]
+
+
+def _state(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the state before or after a run; what is not a number is None."""
+    found = answer.get(key)
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): value if isinstance(value, int | float) else None for name, value in found.items()}
+
+
+def _bits(state: Mapping[str, Any], mask: int) -> bool | None:
+    value = state.get("get_throttled")
+    return bool(value & (mask | mask << _SINCE_BOOT)) if isinstance(value, int) else None
+
+
+def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool | None:
+    """Tell whether the device throttled: now, or newly since boot; else whether the kernel counted more."""
+    first, last = before.get("get_throttled"), after.get("get_throttled")
+    if isinstance(first, int) and isinstance(last, int):
+        news = last & ~first & _THROTTLED_NOW << _SINCE_BOOT
+        return bool(news or (first | last) & _THROTTLED_NOW)
+    first, last = before.get("throttle_count"), after.get("throttle_count")
+    return None if first is None or last is None else bool(last > first)
+
+
+def _share(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _why(key: str, text: str) -> str:
+    if key == "missing":
+        return f"not on the device ({text})"
+    if key == "error":
+        return text
+    meanings = {
+        "SIGILL": "illegal instruction: this build is for a newer CPU",
+        "SIGKILL": "killed, most likely for lack of memory",
+        "SIGSEGV": "crashed",
+    }
+    return f"died of {text} ({meanings.get(text, 'unexpected')})"
+
+
+def _floats(values: Any) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
