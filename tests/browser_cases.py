@@ -1,118 +1,124 @@
-"""Chromium as a phone, driven over a pipe (Chrome DevTools Protocol), and what a page posts."""
+"""What the tests of a bench in a browser share: a table of files, a small bundle, what a page posts of it."""
 
 from __future__ import annotations
 
-import base64
-import fcntl
-import itertools
+import http.client
 import json
-import os
-import select
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
 from pathlib import Path
 from typing import Any
 
-import pytest
+import numpy as np
+from topokd_bench.browser.post import Post, Wanted, read_post
+from topokd_bench.browser.server import PageServer, Served
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from topokd_edge.bundle import Bundle, Manifest, ModelFile, Normalisation, write_sums
+from topokd_edge.files import sha256_bytes, write_json
+
+FILES = {
+    "": Served("text/html", b"<p>page</p>"),
+    "worker.js": Served("text/javascript", b"// worker"),
+    "student.simd.wasm": Served("application/wasm", bytes(range(256))),
+}
 PIXEL = (
     "Mozilla/5.0 (Linux; Android 14; Pixel 7) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/131.0.0.0 Mobile Safari/537.36"
 )
 
 
-class Phone:
-    """One tab, 390 x 844 with touch."""
-
-    def __init__(self, to: int, back: int) -> None:
-        self._to, self._back, self._rest = to, back, b""
-        self._numbers = itertools.count(1)
-        self._session: str | None = None
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
-        self.call("Emulation.setTouchEmulationEnabled", enabled=True)
-        self.call("Emulation.setUserAgentOverride", userAgent=PIXEL)
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        message: dict[str, Any] = {"id": number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._read()
-            if answer.get("id") == number:
-                assert "error" not in answer, answer
-                return answer["result"]
-
-    def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            assert select.select([self._back], [], [], 60)[0], "Chromium says nothing"
-            piece = os.read(self._back, 1 << 20)
-            assert piece, "Chromium has ended"
-            self._rest += piece
-        line, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(line)
-
-    def open(self, address: str) -> None:
-        self.call("Page.navigate", url=address)
-
-    def value(self, expression: str, *, tapped: bool = False) -> Any:
-        """Value of JavaScript, promises awaited."""
-        answer = self.call(
-            "Runtime.evaluate",
-            expression=expression,
-            awaitPromise=True,
-            returnByValue=True,
-            userGesture=tapped,
-        )
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
-
-    def until(self, expression: str, seconds: float = 60.0) -> Any:
-        stop = time.monotonic() + seconds
-        while time.monotonic() < stop:
-            found = self.value(expression)
-            if found:
-                return found
-            time.sleep(0.1)
-        raise AssertionError(
-            f"{expression} stays false; the page says: {self.value('document.body.innerText')}"
-        )
-
-    def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+CLASSES = ("lie", "run", "sit")
+VECTORS = 4
 
 
-@contextmanager
-def phone(folder: Path, *flags: str) -> Iterator[Phone]:
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine")
-    (theirs_in, ours_out), (ours_in, theirs_out) = _pipe(), _pipe()
-    script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
-    base = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    command = ["bash", "-c", script, "bash", program, *base, "--remote-debugging-pipe", *flags, "about:blank"]
-    child = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL)
+def small_bundle(folder: Path, *, units: tuple[str, ...] = ("g", "g", "g"), wasm: bool = True) -> Bundle:
+    """A bundle whose WebAssembly is never run: files of a few bytes, and logits to expect of them."""
+    (folder / "wasm").mkdir(parents=True)
+    names = [f"wasm/student.{build}.wasm" for build in ("simd", "scalar")]
+    for name in (*names, "wasm/student.js", "wasm/selftest.js"):
+        (folder / name).write_bytes(f"content of {name}".encode())
+    rng = np.random.default_rng(0)
+    logits = (rng.integers(-128, 128, (VECTORS, len(CLASSES))) * np.float32(0.05)).astype(np.float32)
+    x = rng.normal(size=(VECTORS, 3, 10)).astype(np.float32)
+    np.savez(folder / "selftest.npz", x=x, **dict.fromkeys(names, logits))
+    contents = {name: (folder / name).read_bytes() for name in names}
+    manifest = Manifest(
+        channels=3,
+        length=10,
+        rate_hz=25.0,
+        channel_names=("acc_x", "acc_y", "acc_z"),
+        units=units,
+        normalisation=Normalisation((0.0,) * 3, (1.0,) * 3),
+        class_names=CLASSES,
+        files=tuple(
+            ModelFile("wasm" if wasm else "onnx", "int8", name, len(content), sha256_bytes(content))
+            for name, content in contents.items()
+        ),
+        int8=None,
+        macs=1000,
+        params=100,
+        self_test="selftest.npz",
+    )
+    write_json(folder / "manifest.json", manifest.to_json())
+    write_sums(folder)
+    return Bundle.open(folder)
+
+
+def sound_post(bundle: Bundle, *, windows: int = 0) -> dict[str, Any]:
+    """What a page posts when all is well."""
+    builds = [
+        {
+            "build": build,
+            "logits": bundle.self_test()[f"wasm/student.{build}.wasm"].ravel().tolist(),
+            "times_ms": [milliseconds + 0.001 * n for n in range(100)],
+            "warmup": 48,
+            "cold_ms": 12.5,
+            "download_ms": 40,
+            "windows_per_time": 3,
+            "clock_ms": 0.1,
+            "predicted": [n % len(CLASSES) for n in range(windows)],
+        }
+        for build, milliseconds in (("simd", 1.0), ("scalar", 4.0))
+    ]
+    facts = {
+        "user_agent": PIXEL,
+        "cores": 8,
+        "memory_gb": None,
+        "screen": "390x844 at 2",
+        "secure_context": False,
+        "cross_origin_isolated": False,
+        "hidden_while_timed": False,
+    }
+    return {"bundle": bundle.digest, "facts": facts, "builds": builds, "error": ""}
+
+
+def read(document: Any, bundle: Bundle, windows: int = 0) -> Post:
+    wanted = Wanted(bundle.digest, VECTORS, len(CLASSES), windows)
+    return read_post(document if isinstance(document, bytes) else json.dumps(document).encode(), wanted)
+
+
+def ask(
+    server: PageServer,
+    path: str,
+    *,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, bytes, http.client.HTTPMessage]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
     try:
-        yield Phone(ours_out, ours_in)
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.msg
     finally:
-        child.terminate()
-        child.wait(20)
-        for end in (theirs_in, ours_out, ours_in, theirs_out):
-            os.close(end)
+        connection.close()
 
 
-def _pipe() -> tuple[int, int]:
-    """A pipe whose numbers are out of the way of 3 and 4, which Chromium talks on."""
-    low = os.pipe()
-    high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in low]
-    for end in low:
-        os.close(end)
-    return high[0], high[1]
+def read_all(connection: socket.socket) -> bytes:
+    with connection:
+        pieces = []
+        try:
+            while piece := connection.recv(65536):
+                pieces.append(piece)
+        except ConnectionResetError:
+            pass
+        return b"".join(pieces)

@@ -127,7 +127,8 @@ def notes(measured: list[Measured]) -> list[str]:
             found.append(f"{result.kernel}: the page was not in front all the time; measure again")
         elif device["busy"]:
             found.append(
-                f"{result.kernel}: disturbed or throttled: the last quarter took {device['latency_drift']:.2f} "
-                "times the first, or p95 is over twice p50; measure again with nothing else running"
+                f"{result.kernel}: disturbed or throttled: the last quarter took "
+                f"{device['latency_drift']:.2f} times the first, or p95 is over twice p50; measure again "
+                "with nothing else running"
             )
     return found

@@ -20,7 +20,7 @@ MOST_CONNECTIONS = 16
 """At once; a browser opens six."""
 CONNECTION_SECONDS = 30.0
 """Longest life of a connection, however slowly it sends."""
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,13 @@ async function post(config, builds, error) {
   if (!response.ok) throw new Error(`the bench did not take the result: ${await response.text()}`);
 }
 
+/** Measure and post; returns a student for live answers, loaded before: afterwards nobody serves any more. */
 async function measure(config) {
   const builds = [];
   let problem = "";
+  let student;
   try {
+    student = await Student.load();
     for (const build of hasSimd() ? ["simd", "scalar"] : ["scalar"]) {
       state("running", `Checking the ${build} build against its self-test.`);
       at("progress").value = 0;
@@ -86,6 +89,7 @@ async function measure(config) {
   if (problem) throw new Error(problem);
   if (builds.some((run) => !run.times_ms.length)) throw new Error("the self-test gave other answers than the export");
   state("pass", "Done: every self-test answer as exported, and the result is sent. The bench has ended.");
+  return student;
 }
 
 function showAnswer({ answer, values, seen, problem }) {
@@ -137,9 +141,7 @@ async function main() {
   const config = await (await fetch("./config.json")).json();
   at("about").textContent = `${config.name}: ${info.classes.length} classes, windows of ${(info.length / info.rateHz).toPrecision(3)} s, int8. Keep this page in front and the screen on.`;
   try {
-    const student = await Student.load(); // before the result is sent: after it nobody serves any more
-    await measure(config);
-    offerLive(student, config.motion);
+    offerLive(await measure(config), config.motion);
   } catch (error) {
     state("fail", `Failed: ${error.message}`);
   }
