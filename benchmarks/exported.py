@@ -56,7 +56,7 @@ def _answers(student: Student, folder: Path, x: Array) -> Iterator[tuple[str, Ar
     yield "LiteRT XNNPACK, int8", open_model(int8).run(x)
     yield "the same, float32 ends", open_model(folder / "student_int8_float_io.tflite").run(x)
     yield "ONNX Runtime, int8", open_model(folder / "student_int8.onnx").run(x)
-    files = {path.name: path.read_text("utf-8") for path in (folder / "c").iterdir()}
+    files = {path.name: path.read_text("utf-8") for path in (folder / "c").glob("*.[ch]")}
     yield "C99 on this machine", _real(graph, HostStudent(files, graph.output.channels).invoke(levels))
     node = find_node()
     for build, module in MODULES.items():
@@ -144,7 +144,7 @@ def sizes(folder: Path) -> dict[str, int]:
         for item in bundle.manifest.files
         if not item.path.startswith("c/")
     }
-    found["c/, text"] = sum(path.stat().st_size for path in (folder / "c").iterdir())
+    found["c/, text"] = sum(path.stat().st_size for path in (folder / "c").glob("*.[ch]"))
     return found
 
 

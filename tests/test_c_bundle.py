@@ -74,7 +74,7 @@ def test_the_example_runs_and_notices_a_wrong_weight(copy: Path) -> None:
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 def test_one_flipped_bit_is_noticed(copy: Path, place: float) -> None:
-    for path in sorted((copy / "c").iterdir()):
+    for path in sorted(path for path in (copy / "c").rglob("*") if path.is_file()):
         content = path.read_bytes()
         flipped = bytearray(content)
         flipped[round(place * (len(content) - 1))] ^= 0x10

@@ -16,6 +16,7 @@ from topokd_edge.manifest import Manifest
 from topokd_export.c.arena import plan_arena
 from topokd_export.c.host import HostStudent
 from topokd_export.c.integer_graph import IntegerGraph
+from topokd_export.c.layouts import write_layouts
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, ram_bytes, weight_bytes, write_c
 from topokd_export.deploy import Array
@@ -58,7 +59,7 @@ def write_c_folder(folder: Path, app: AppNumbers, x: Array) -> tuple[Array, dict
     student = HostStudent(write_c(graph, app, None), graph.output.channels)
     logits = student.invoke(levels)
     files = write_c(graph, app, _shipped(levels, logits))
-    for name, text in files.items():
+    for name, text in {**files, **write_layouts(graph, app.rate_hz)}.items():
         write_text(folder / FOLDER / name, text)
     plan = plan_arena(graph)
     sizes = {
@@ -100,7 +101,7 @@ def c_checks(folder: Path, app: AppNumbers, x: Array, expected: Array) -> list[d
     levels = _levels(graph, x)
     scale, zero_point = graph.output.scale, graph.output.zero_point
     files = write_c(graph, app, _shipped(levels, quantise_input(expected, scale, zero_point)))
-    _refuse_changed(folder / FOLDER, files)
+    _refuse_changed(folder / FOLDER, {**files, **write_layouts(graph, app.rate_hz)})
     got = dequantise(HostStudent(files, graph.output.channels).invoke(levels), scale, zero_point)
     reference = open_model(folder / INT8_FILE, reference_kernels=True).run(x)
     near = (REFERENCE_TOLERANCE_LSB + 0.5) * scale

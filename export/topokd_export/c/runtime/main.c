@@ -3,6 +3,7 @@
  *     cc -std=c99 -O2 main.c student.c topokd_kernels.c -o selftest && ./selftest
  *
  * The exit status is 0 when every logit has the value that the export expects, 1 otherwise; 2: an error.
+ * Where something else is `main` (Arduino, an operating system) it is `int student_self_test(void)`.
  */
 #include "student.h"
 
@@ -17,7 +18,16 @@ static const int8_t expected[WINDOWS * STUDENT_CLASSES] = {
 
 static student_t student;
 
-int main(void)
+#ifndef STUDENT_SELF_TEST
+#ifdef ARDUINO
+#define STUDENT_SELF_TEST student_self_test
+#else
+#define STUDENT_SELF_TEST main
+#endif
+#endif
+
+int STUDENT_SELF_TEST(void);
+int STUDENT_SELF_TEST(void)
 {
     int32_t window;
     int wrong = 0;

@@ -9,6 +9,7 @@ typedef char student_arena_is_as_planned[(sizeof(((student_t *)0)->arena) == @AR
 #ifndef STUDENT_DEBUG
 typedef char student_memory_is_as_planned[(sizeof(student_t) <= @RAM_BYTES@U) ? 1 : -1];
 #endif
+typedef char student_int_has_32_bits[(sizeof(int) >= 4U) ? 1 : -1];
 typedef char student_floats_are_ieee[((sizeof(float) == 4U) && (FLT_MANT_DIG == 24)) ? 1 : -1];
 
 #ifdef STUDENT_DEBUG
