@@ -66,10 +66,11 @@ class Handler(BaseHTTPRequestHandler):
                 raise _RefusedError(404, "no such file here")
             if not self.server.take(self._body()):
                 raise _RefusedError(409, "there is a result already; start the bench anew for another")
+            self._answer(200, _TEXT, b"taken")
         except _RefusedError as refused:
             self._answer(refused.status, _TEXT, refused.why.encode())
-            return
-        self._answer(200, _TEXT, b"taken")
+        finally:
+            self.server.finish()
 
     def _name(self) -> str:
         """Return what is asked for under the token, from our own page and by our own name."""

@@ -74,11 +74,15 @@ class PageServer(ThreadingHTTPServer):
     def take(self, body: bytes | str) -> bool:
         """Keep the one post, or a sentence on why it cannot be taken; False when there has been one."""
         with self._lock:
-            if self._answered.is_set():
+            if self._answer is not None:
                 return False
             self._answer = body
-            self._answered.set()
             return True
+
+    def finish(self) -> None:
+        """End the wait if there is a post; called once the browser has been answered."""
+        if self._answer is not None:
+            self._answered.set()
 
     def count_refused(self) -> None:
         """Count a request that had no business here."""
@@ -87,8 +91,7 @@ class PageServer(ThreadingHTTPServer):
 
     def wait(self, seconds: float) -> bytes | str | None:
         """Return the post, or the sentence on why it was refused; None when none came in time."""
-        self._answered.wait(seconds)
-        return self._answer
+        return self._answer if self._answered.wait(seconds) else None
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse more connections than a browser opens."""
