@@ -144,6 +144,7 @@ async function main() {
     offerLive(await measure(config), config.motion);
   } catch (error) {
     state("fail", `Failed: ${error.message}`);
+    at("liveNote").textContent = "Not after a failure.";
   }
 }
 
