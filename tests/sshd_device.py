@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+SSH = shutil.which("ssh")
 NEEDED = "apt-get install openssh-server openssh-client: the bench over SSH is tested against a real sshd"
 
 
@@ -24,7 +25,7 @@ class SshDevice:
     """
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        assert SSHD and shutil.which("ssh"), NEEDED
+        assert SSHD and SSH, NEEDED
         self.folder = folder
         self.bin, self.tmp, self.client = (folder / name for name in ("bin", "tmp", "client"))
         for path in (self.bin, self.tmp, self.client):
@@ -42,11 +43,10 @@ class SshDevice:
         )
         self.trust("user")
         self.accept_host()
-        self.process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")],
-            stderr=(folder / "log").open("wb"),
-            stdin=subprocess.DEVNULL,
-        )
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log, stdin=subprocess.DEVNULL
+            )
         self._wait()
 
     def python(self, command: str) -> None:
@@ -62,7 +62,7 @@ class SshDevice:
             f"UserKnownHostsFile {self.folder / 'known'}\nGlobalKnownHostsFile /dev/null\n"
         )
         ssh = self.client / "ssh"
-        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.folder / "ssh_config"} "$@"\n')
+        ssh.write_text(f'#!/bin/sh\nexec {SSH} -F {self.folder / "ssh_config"} "$@"\n')
         ssh.chmod(0o755)
 
     def accept_host(self) -> None:

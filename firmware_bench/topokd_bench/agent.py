@@ -393,7 +393,7 @@ def run(folder: Path, job: dict[str, Any]) -> None:
             stdout=out,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, **dict.fromkeys(_THREADS, str(job["threads"]))},
+            env={**os.environ, "TMPDIR": str(folder), **dict.fromkeys(_THREADS, str(job["threads"]))},
         )
         try:
             late = wait(child, json.dumps(job).encode(), job["timeout"])

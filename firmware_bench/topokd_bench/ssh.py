@@ -252,7 +252,7 @@ class Agent:
             self._ssh.wait()
 
     def _close(self) -> None:
-        """End the connection, upon which the agent removes its folder; do so where the agent was killed."""
+        """End the connection, upon which the agent removes its folder; do so for an agent that was killed."""
         if self._ssh.stdin is not None:
             with contextlib.suppress(OSError):
                 self._ssh.stdin.close()
@@ -260,10 +260,10 @@ class Agent:
         if self._ssh.stdout is not None:
             self._ssh.stdout.close()
         self._said.close()
-        killed = self._ssh.returncode not in (0, 1, _NOT_FOUND, 255)
-        if killed and _FOLDER.fullmatch(self._folder):
+        if self._ssh.returncode != 0 and _FOLDER.fullmatch(self._folder):
             remove = self.address.command(f"rm -rf -- {shlex.quote(self._folder)}")
-            subprocess.run(remove, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(remove, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
 
 
 def explain(address: Address, status: int, said: str, *, known: bool) -> DeviceError:

@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -26,9 +26,7 @@ MACHINES: Mapping[str, tuple[str, ...]] = {
 FLAGS = ("-std=c99", "-O2", "-static", "-s")
 
 
-def linux_program(
-    graph: IntegerGraph, app: AppNumbers, machine: str, *, compiler: Sequence[str] | None = None
-) -> bytes:
+def linux_program(graph: IntegerGraph, app: AppNumbers, machine: str) -> bytes:
     """Build the bench program (`runtime/linux.c`) of a student.
 
     Parameters
@@ -37,8 +35,6 @@ def linux_program(
         The student.
     machine
         What the device's `uname -m` says.
-    compiler
-        Command of another compiler than ziglang for that machine.
 
     Raises
     ------
@@ -49,7 +45,7 @@ def linux_program(
     CheckFailedError
         When it does not compile without a warning; with what the compiler said.
     """
-    command = list(compiler or _zig(machine))
+    command = compiler_for(machine)
     files = {**write_c(graph, app, None), "linux.c": _main()}
     with tempfile.TemporaryDirectory(prefix="topokd-linux-") as name:
         folder = Path(name)
@@ -64,7 +60,8 @@ def linux_program(
         return (folder / "student").read_bytes()
 
 
-def _zig(machine: str) -> list[str]:
+def compiler_for(machine: str) -> list[str]:
+    """Return the command of ziglang's C compiler for a machine."""
     if machine not in MACHINES:
         raise DeviceError(f"no C for a {machine!r}: expected one of {', '.join(MACHINES)}")
     if importlib.util.find_spec("ziglang") is None:

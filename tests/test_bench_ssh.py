@@ -1,0 +1,369 @@
+"""The bench over SSH, against a real sshd: what it measures, how it fails, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_cases import make_run
+from sshd_device import SshDevice
+from topokd_bench import agent
+from topokd_bench.remote import _throttled
+from topokd_bench.result import BenchResult
+from topokd_bench.ssh import parse_address
+from topokd_export.c import linux
+from topokd_export.c.host import find_compiler
+from topokd_export.export import export_student
+
+from topokd_edge.bundle import Bundle
+from topokd_edge.cli import main
+
+REAL_PYTHON = f'exec {sys.executable} "$@"'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle, and the run it came from."""
+    run = make_run(tmp_path_factory.mktemp("run"))
+    export_student(run, 1, 0, run.folder.parent / "bundle", targets=("onnx", "tflite"))
+    return run.folder.parent / "bundle", run.folder
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshDevice]:
+    """A device whose Python looks into `tmp_path / "site"` first."""
+    made = SshDevice(tmp_path / "device", PYTHONPATH=str(tmp_path / "site"))
+    monkeypatch.setenv("PATH", f"{made.client}:{os.environ['PATH']}")
+    yield made
+    made.close()
+
+
+def package(folder: Path, name: str, code: str) -> None:
+    """Put a module into the device's Python, in front of the real one."""
+    path = folder / "site" / Path(*name.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "." in name:
+        (path.parent / "__init__.py").touch()
+    path.write_text(code)
+
+
+def arguments(made: tuple[Path, Path], target: str, *more: str) -> list[str]:
+    bundle, run = (str(path) for path in made)
+    return ["bench", bundle, "--on", target, "--run", run, "--seconds", "0.02", "--windows", "40", *more]
+
+
+class Answer:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.err = code, err
+        self.document: dict[str, Any] = json.loads(out) if out else {}
+        self.rows = {row["pipeline"]: row for row in self.document.get("results", [])}
+
+
+@pytest.fixture
+def bench(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """Call the command; hashes and self-test here are tested elsewhere and take seconds."""
+    monkeypatch.setattr("topokd_edge.cli.bench._verify", lambda bundle: [])
+
+    def call(target: str, *more: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["topokd-edge", *arguments(made, target, "--json", *more)])
+        try:
+            code = main()
+        except SystemExit as ended:
+            code = ended.code
+        return Answer(int(code or 0), *capsys.readouterr())
+
+    return call
+
+
+# --- what it measures
+
+
+def test_every_model_is_proven_and_timed_and_nothing_stays(
+    device: SshDevice, bench: Any, made: tuple[Path, Path]
+) -> None:
+    device.python(f"echo 'Welcome to the device!'\n{REAL_PYTHON}")
+    (device.bin / "vcgencmd").write_text("#!/bin/sh\necho throttled=0x50000\n")
+    (device.bin / "vcgencmd").chmod(0o755)
+    answer = bench(device.url)
+    assert answer.code == 0, answer.err
+    assert device.leftovers() == []
+    assert set(answer.rows) == {"student.float32", "student.int8"}
+    for row in answer.rows.values():
+        assert BenchResult.from_dict(row).to_dict() == row
+        assert (row["target"], row["basis"], row["runtime"]) == (device.url, "measured", "litert")
+        assert row["self_test"] == {"vectors": 16, "bundle": Bundle.open(made[0]).digest}
+        assert row["runs"] >= 50 and row["warmup"] == 10
+        assert 0 < row["latency_ms"]["min"] <= row["latency_ms"]["p50"] < row["latency_ms"]["cold"]
+        assert (row["windows"], row["accuracy"]) == (40, 1.0)  # the run's truth is what this student answers
+        assert 10e6 < row["ram_bytes"] < 500e6
+        assert row["device"]["get_throttled_after"] == 0x50000
+        assert (row["throttled"], row["device"]["under_voltage"]) == (False, True)
+        assert {"governor", "khz_before", "khz_after", "temperature_c_after", "uname"} <= set(row["device"])
+    assert answer.document["partial"] is False
+    assert any("supply voltage" in note for note in answer.document["notes"])
+
+
+def test_an_illegal_instruction_costs_a_runtime_and_not_the_bench(
+    device: SshDevice, bench: Any, tmp_path: Path
+) -> None:
+    package(tmp_path, "ai_edge_litert.interpreter", "import os\nos.kill(os.getpid(), 4)\n")
+    answer = bench(device.url)
+    assert answer.code == 0, answer.err
+    assert {row["runtime"] for row in answer.rows.values()} == {"onnxruntime"}
+    assert sum("SIGILL (illegal instruction" in note for note in answer.document["notes"]) == 2
+    assert device.leftovers() == []
+
+
+def test_without_numpy_the_c_student_answers_and_the_rest_says_what_is_missing(
+    device: SshDevice, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "numpy", "raise ImportError('no numpy here')\n")
+    monkeypatch.setattr(linux, "compiler_for", lambda machine: find_compiler())
+    answer = bench(device.url)
+    assert answer.code == 0, answer.err
+    row = answer.rows["student.int8"]
+    assert (row["runtime"], row["accuracy"], row["windows"]) == ("c", 1.0, 40)
+    assert row["self_test"]["vectors"] == 16 and row["runs"] >= 50
+    assert row["model_bytes"] > 50_000 and 0 < row["ram_bytes"] < 20e6
+    assert "no numpy here" in answer.rows["student.float32"]["error"]
+    assert device.leftovers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", linux.MACHINES)
+def test_ziglang_builds_the_c_for_every_machine(made: tuple[Path, Path], machine: str) -> None:
+    from topokd_export.c.bundled import app_numbers
+    from topokd_export.c.tflite_reader import read_integer_graph
+
+    bundle = Bundle.open(made[0])
+    graph = read_integer_graph(bundle.model_path("tflite", "int8").read_bytes())
+    program = linux.linux_program(graph, app_numbers(bundle.manifest), machine)
+    elf = {"aarch64": 183, "armv7l": 40, "armv6l": 40, "x86_64": 62, "riscv64": 243}  # e_machine of ELF
+    assert program[:4] == b"\x7fELF" and int.from_bytes(program[18:20], "little") == elf[machine]
+
+
+def test_a_wrong_answer_is_a_failure_and_no_other_runtime_hides_it(
+    device: SshDevice, bench: Any, tmp_path: Path
+) -> None:
+    zeros = """
+import numpy as np
+class Interpreter:
+    def __init__(self, **_): pass
+    def allocate_tensors(self): pass
+    def get_input_details(self): return [{"shape": (1, 1, 50, 3), "dtype": np.float32, "index": 0}]
+    def get_output_details(self): return [{"index": 1}]
+    def set_tensor(self, index, value): pass
+    def invoke(self): pass
+    def get_tensor(self, index): return np.zeros((1, 5), np.float32)
+"""
+    package(tmp_path, "ai_edge_litert.interpreter", zeros)
+    answer = bench(device.url)
+    assert answer.code == 5 and "no pipeline could be measured" in answer.err
+    for row in answer.rows.values():
+        assert row["latency_ms"] is None and row["error"].startswith("self-test failed: logits differ by")
+
+
+# --- how it fails
+
+
+def test_a_key_the_device_does_not_know(device: SshDevice, bench: Any) -> None:
+    device.trust("other")
+    answer = bench(device.url)
+    assert answer.code == 5 and "refuses the key" in answer.err and "ssh-copy-id" in answer.err
+
+
+def test_a_host_that_is_not_known_is_not_trusted(device: SshDevice, bench: Any) -> None:
+    device.forget_host()
+    answer = bench(device.url)
+    assert answer.code == 5 and "does not know this host's key" in answer.err
+    assert (device.folder / "known").read_text() == ""
+    assert f"ssh -p {device.port} " in answer.err
+
+
+def test_a_device_that_is_off(device: SshDevice, bench: Any, tmp_path: Path) -> None:
+    device.close()
+    answer = bench(device.url, "--out", str(tmp_path / "out.json"))
+    assert answer.code == 5 and "cannot be reached" in answer.err and "refused" in answer.err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_device_without_python(device: SshDevice, bench: Any) -> None:
+    device.python("echo 'sh: 1: exec: python3: not found' >&2; exit 127")
+    answer = bench(device.url)
+    assert answer.code == 5 and "no python3 on the device" in answer.err
+
+
+def test_a_python_too_old(device: SshDevice, bench: Any) -> None:
+    old = "import sys; sys.version_info = (3, 7, 3); code = sys.argv.pop(1); exec(code)"
+    device.python(f'exec {sys.executable} -c "{old}" "$2" "$3"')
+    answer = bench(device.url)
+    assert answer.code == 5 and "Python 3.7, the agent needs 3.9" in answer.err
+
+
+@pytest.mark.parametrize("blocks", [4, 128])  # of 512 bytes: the agent does not fit, or the windows do not
+def test_a_full_disk(device: SshDevice, bench: Any, blocks: int) -> None:
+    device.python(f"ulimit -f {blocks}\n{REAL_PYTHON}")
+    answer = bench(device.url)
+    assert answer.code == 5 and "cannot take the files" in answer.err and "too large" in answer.err
+    assert device.leftovers() == []
+
+
+def wait_for(device: SshDevice, name: str) -> None:
+    end = time.monotonic() + 20
+    while not list(device.tmp.glob(f"*/{name}")):
+        assert time.monotonic() < end, f"{name} never came"
+        time.sleep(0.005)
+
+
+def test_a_device_that_vanishes_leaves_a_partial_result(device: SshDevice, bench: Any) -> None:
+    def cut() -> None:
+        wait_for(device, "student.int8-litert-expected")
+        device.cut()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    answer = bench(device.url, "--seconds", "1")
+    thread.join()
+    assert answer.code == 5 and "vanished" in answer.err
+    assert answer.document["partial"] is True
+    assert answer.rows["student.float32"]["error"] == ""
+    assert "vanished" in answer.rows["student.int8"]["error"]
+    assert any("partial" in note for note in answer.document["notes"])
+    assert device.leftovers() == []
+
+
+def test_a_killed_agent_leaves_nothing(device: SshDevice, bench: Any) -> None:
+    def kill() -> None:
+        wait_for(device, "student.float32-litert-expected")
+        (name,) = (path.name for path in device.tmp.iterdir())
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            words = entry.read_bytes().split(b"\0")
+            if any(word.endswith(name.encode()) for word in words) and b"-B" in words:
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    answer = bench(device.url, "--seconds", "1")
+    thread.join()
+    assert answer.code == 5 and "vanished" in answer.err
+    assert device.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_host_that_is_interrupted_or_dies(
+    device: SshDevice, made: tuple[Path, Path], number: signal.Signals
+) -> None:
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "import sys, topokd_edge.cli; sys.exit(topokd_edge.cli.main())"),
+            *arguments(made, device.url, "--seconds", "20"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(device, "student.float32-litert-expected")
+    child.send_signal(number)
+    assert child.wait(20) == (130 if number == signal.SIGINT else -number)
+    assert device.leftovers() == []
+
+
+# --- addresses and the agent
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "user", "port"),
+    [
+        ("ssh://pi@raspberrypi.local", "raspberrypi.local", "pi", None),
+        ("ssh://pi@10.0.0.7:2222", "10.0.0.7", "pi", 2222),
+        ("ssh://watch", "watch", None, None),
+        ("ssh://a.b-c@[fe80::1]:22/", "fe80::1", "a.b-c", 22),
+    ],
+)
+def test_addresses(text: str, host: str, user: str | None, port: int | None) -> None:
+    address = parse_address(text)
+    assert (address.host, address.user, address.port) == (host, user, port)
+    command = address.command("true")
+    assert command[-3:] == ["--", host, "true"] and "BatchMode=yes" in command
+    assert not any("StrictHostKeyChecking" in word for word in command)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ssh://", "ssh://pi@", "ssh://pi@host:0", "ssh://pi@host:65536", "ssh://pi@host:22x"),
+        *("ssh://-oProxyCommand=id@host", "ssh://pi@-oProxyCommand=id", "ssh://pi:secret@host"),
+        *(
+            "ssh://pi@host;id",
+            "ssh://pi@$(id)",
+            "ssh://pi@host name",
+            "ssh://pi@host/path",
+            "ssh://pi@host\n",
+        ),
+    ],
+)
+def test_an_address_that_is_none_is_a_usage_error(bench: Any, text: str) -> None:
+    with pytest.raises(ValueError, match="expected ssh://user@host"):
+        parse_address(text)
+    assert bench(text if text.strip() == text else "ssh://pi@a b").code == 2
+
+
+def test_the_agent_stands_alone_and_old_python_reads_it() -> None:
+    text = Path(agent.__file__).read_text("utf-8")
+    tree = ast.parse(text, feature_version=(3, 9))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    assert "from __future__ import annotations" in text  # so that no `X | None` is evaluated
+
+
+def test_the_agent_refuses_what_arrives_otherwise_and_names_outside_its_folder(tmp_path: Path) -> None:
+    alone = tmp_path / "alone" / "agent.py"
+    alone.parent.mkdir()
+    alone.write_bytes(Path(agent.__file__).read_bytes())
+
+    def talk(**header: Any) -> str:
+        folder = tmp_path / "topokd-bench-x"
+        folder.mkdir()
+        child = subprocess.run(
+            [sys.executable, str(alone), str(folder)],
+            input=json.dumps({"command": "put", "bytes": 5, **header}).encode() + b"\nhello",
+            capture_output=True,
+            check=False,
+        )
+        assert not folder.exists()
+        return child.stdout.decode() + child.stderr.decode()
+
+    right = hashlib.sha256(b"hello").hexdigest()
+    assert '"stored"' in talk(name="a", sha256=right)
+    assert '"hash"' in talk(name="a", sha256="0" * 64)
+    assert "file name" in talk(name="../a", sha256=right)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"get_throttled": 0x0}, {"get_throttled": 0x0}, False),
+        ({"get_throttled": 0x50000}, {"get_throttled": 0x50000}, False),  # long ago
+        ({"get_throttled": 0x0}, {"get_throttled": 0x40000}, True),  # meanwhile
+        ({"get_throttled": 0x0}, {"get_throttled": 0x20002}, True),  # now
+        ({"get_throttled": 0x0}, {"get_throttled": 0x10001}, False),  # voltage alone
+        ({"throttle_count": 3}, {"throttle_count": 4}, True),
+        ({}, {}, None),
+    ],
+)
+def test_throttling(before: dict[str, int], after: dict[str, int], expected: bool | None) -> None:
+    assert _throttled(before, after) is expected
