@@ -39,6 +39,8 @@ TARGETS = {
     "riscv32": (("-target", "riscv32-freestanding"), ("BLK",)),
     "wasm32": (("-target", "wasm32-freestanding"), ("BLK",)),
     "pi": (("-target", "aarch64-linux-musl"), ("BLK",)),
+    "android": (("-target", "aarch64-linux-android"), ("BLK",)),
+    "ios": (("-target", "aarch64-ios"), ("BLK",)),
     "windows": (("-target", "x86_64-windows-gnu"), ("BLK",)),
     "cortex_m55": (("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp"), ("MVE",)),
 }
@@ -104,7 +106,8 @@ def test_no_heap_no_stdio_no_recursion(tmp_path: Path) -> None:
     for name in (*RUNTIME, "student.h", "student.c"):
         included = {line for line in files[name].splitlines() if line.startswith("#include <")}
         assert included <= {
-            "#include <stdint.h>", "#include <stddef.h>", "#include <float.h>", "#include <arm_mve.h>"
+            "#include <stdint.h>", "#include <stddef.h>", "#include <float.h>",
+            "#include <arm_mve.h>", "#include <wasm_simd128.h>",
         }  # fmt: skip
     written(tmp_path, random_int8(0))
     run(*find_compiler(), "-std=c99", "-O1", "-c", "student.c", "-o", "s.o", cwd=tmp_path)

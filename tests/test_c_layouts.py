@@ -88,6 +88,24 @@ int student_self_test(void);
 int main(void) { return student_self_test(); }
 """
 
+JAVA = """package com.example;
+import java.nio.file.*;
+class Student {
+  static { System.loadLibrary("student"); }
+  static native int push(float[] sample);
+  public static void main(String[] none) throws Exception {
+    for (String line : Files.readAllLines(Path.of("raw.txt"))) {
+      String[] words = line.split(" ");
+      float[] sample = new float[words.length];
+      for (int i = 0; i < words.length; i++) sample[i] = Float.parseFloat(words[i]);
+      int label = push(sample);
+      if (label >= 0) System.out.println(label);
+    }
+    if (push(new float[1]) != -1) System.out.println("taken");
+  }
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -228,6 +246,31 @@ def test_the_zephyr_module_builds_when_it_is_chosen(library: Path, tmp_path: Pat
     if on:
         run("cmake", "--build", "build", cwd=tmp_path)
         run(tmp_path / "build" / "app", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("cmake", "g++", "javac"))), reason="needs CMake, g++ and a JDK"
+)
+def test_the_android_code_of_the_documentation_runs_in_java(library: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "embedding.md").read_text("utf-8")
+    for name, kind in (("CMakeLists.txt", "cmake"), ("student_jni.cpp", "cpp")):
+        (text,) = re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+        (tmp_path / name).write_text(text)
+    shutil.copytree(library, tmp_path / "c")
+    jdk = Path(shutil.which("javac") or "").resolve().parents[1] / "include"
+    flags = f"-DCMAKE_CXX_FLAGS=-I{jdk} -I{jdk / 'linux'} -Wall -Wextra -Werror"
+    run("cmake", "-S", ".", "-B", "build", flags, cwd=tmp_path)
+    run("cmake", "--build", "build", cwd=tmp_path)
+    levels, raw = stream()
+    (tmp_path / "raw.txt").write_text("\n".join(" ".join(map(repr, row)) for row in raw.tolist()))
+    (tmp_path / "com" / "example").mkdir(parents=True)
+    (tmp_path / "com" / "example" / "Student.java").write_text(JAVA)
+    run("javac", "com/example/Student.java", cwd=tmp_path)
+    printed = run("java", "-Djava.library.path=build", "com.example.Student", cwd=tmp_path).split()
+    starts = range(0, len(levels) - LENGTH + 1, (LENGTH + 1) // 2)
+    labels = tflm_logits(int8_file(), np.array([levels[at : at + LENGTH] for at in starts])).argmax(axis=1)
+    assert [int(word) for word in printed] == labels.tolist()
 
 
 def test_every_layout_file_is_filled_in(library: Path) -> None:
