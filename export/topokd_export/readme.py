@@ -104,8 +104,9 @@ _C = r"""
 
     cc -std=c99 -O2 c/main.c c/student.c c/topokd_kernels.c -o ../selftest && ../selftest && echo right
 
-An app compiles `student.c` and `topokd_kernels.c` with its own files; `student.h` has every function. This
-`../app.c` reads a CSV: a line of names, then a line of numbers for each sample. Only the probability needs
+A copy of the folder is also a library for Arduino and PlatformIO (sketches in `examples/`) and a Zephyr
+module. Elsewhere an app compiles `student.c` and `topokd_kernels.c` with its own files; `student.h` has every
+function. This `../app.c` reads a CSV: a line of names, then a line of numbers for each sample. Only the probability needs
 `math.h`.
 
     #include <math.h>
