@@ -280,6 +280,43 @@ def test_a_host_that_is_interrupted_or_dies(
     assert device.leftovers() == []
 
 
+NONSENSE = """
+import json, os, sys
+sys.stdin.buffer.read(int(sys.argv[2]))
+facts = {"cpu": "x\\x1b[2J", "deep": {}, "n": 1}
+print(json.dumps({"event": "hello", "folder": "/", "device": facts}), flush=True)
+for line in sys.stdin.buffer:
+    command = json.loads(line)
+    if command["command"] == "put":
+        sys.stdin.buffer.read(command["bytes"])
+        print(json.dumps({"event": "stored"}), flush=True)
+    elif command["command"] == "run":
+        print(ANSWER, flush=True)
+    else:
+        break
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"event": "measured", "answer": {"ns": [-1]}}', "answered nonsense"),
+        ('{"event": "measured", "answer": {"ns": "many", "cpu_share": []}}', "answered nonsense"),
+        ('{"event": "measured", "answer": 7}', "answered nonsense"),
+        ('{"event": "measured", "answer": {"error": "\\u001b[31mred"}}', "?[31mred"),
+        ("gibberish", "answered nonsense: 'gibberish'"),
+    ],
+)
+def test_a_device_that_answers_nonsense(
+    device: SshDevice, bench: Any, tmp_path: Path, answer: str, said: str
+) -> None:
+    (tmp_path / "liar.py").write_text(NONSENSE.replace("ANSWER", repr(answer)))
+    device.python(f'exec {sys.executable} {tmp_path / "liar.py"} "$2" "$3"')
+    got = bench(device.url)
+    assert got.code == 5 and said in got.err and "\x1b" not in got.err and "Traceback" not in got.err
+    assert all(row["latency_ms"] is None for row in got.rows.values())
+
+
 # --- addresses and the agent
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from topokd_bench import device
 from topokd_bench.accuracy import accuracy_fields
 from topokd_bench.local import Effort, Job, Measured, as_measured
-from topokd_bench.ssh import Agent, clean
+from topokd_bench.ssh import Agent, clean, plain
 from topokd_bench.timing import NS_PER_MS, Timing
 from topokd_bench.types import Array
 from topokd_bench.windows import TIMING_WINDOWS, HeldOut
@@ -181,6 +181,7 @@ class Bench:
         if ns.ndim != 1 or not len(ns) or ns.min() < 0:
             raise ValueError("no times")
         timing = Timing(ns, self._effort.warmup)
+        baseline = raw["ram_baseline_bytes"]
         cpu, others = _share(raw["cpu_share"]), _share(raw["others_share"])
         facts = {
             **self._agent.facts,
@@ -198,7 +199,7 @@ class Bench:
             "runs": timing.runs,
             "warmup": timing.warmup,
             "ram_bytes": int(raw["ram_bytes"]),
-            "ram_baseline_bytes": raw["ram_baseline_bytes"],
+            "ram_baseline_bytes": None if baseline is None else int(baseline),
             "throttled": _throttled(before, after),
             "versions": {str(name): clean(str(value)) for name, value in raw["versions"].items()},
             "self_test": {"vectors": int(raw["vectors"]), "bundle": self._digest},
@@ -221,10 +222,10 @@ def _times(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[st
 
 def _state(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """Return the state before or after a run; what is not a number is None."""
-    found = answer.get(key)
-    if not isinstance(found, dict):
-        return {}
-    return {str(name): value if isinstance(value, int | float) else None for name, value in found.items()}
+    return {
+        name: value if isinstance(value, int | float) else None
+        for name, value in plain(answer.get(key)).items()
+    }
 
 
 def _bits(state: Mapping[str, Any], mask: int) -> bool | None:

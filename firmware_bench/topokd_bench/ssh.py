@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import re
 import select
 import shlex
@@ -150,7 +151,8 @@ class Agent:
         try:
             self._send(source)
             hello = self._answer(60.0, "hello")
-            self._folder, self.facts = str(hello.get("folder", "")), dict(hello["device"])
+            self._folder = str(hello.get("folder", ""))
+            self.facts = plain(hello.get("device")) or {"machine": None}
         except BaseException:
             self._close()
             raise
@@ -300,6 +302,21 @@ def explain(address: Address, status: int, said: str, *, known: bool) -> DeviceE
             hint=f"only keys are tried, never passwords: ssh-copy-id {port}{user}{address.host}",
         )
     return DeviceError(f"{address.text}: cannot be reached ({last})", hint=f"try by hand: {by_hand}")
+
+
+def plain(facts: Any) -> dict[str, Any]:
+    """Return those facts of a device that are text, numbers, truth values, None or lists of text."""
+    if not isinstance(facts, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, str):
+            found[clean(name)] = clean(value)
+        elif isinstance(value, list):
+            found[clean(name)] = [clean(item) for item in value if isinstance(item, str)]
+        elif value is None or (isinstance(value, int | float) and math.isfinite(value)):
+            found[clean(name)] = value
+    return found
 
 
 def clean(text: str) -> str:
