@@ -43,10 +43,10 @@ tflite-runtime. `load` takes float32 where there is one: `precision="int8"` asks
         print(answer.start, answer.stop, answer.class_name, f"{{answer.probability:.4f}}")
     student.gap()  # where samples were lost: no window crosses it
 
-A recording as a whole, from the command line: here a CSV with a line of channel names. Leave out `--time` and
-`--rate` where it has a column of time; `topokd-edge predict --help` tells of other formats.
+A recording as a whole, from the command line: here a CSV with a line of channel names, with or without a column
+of time. `topokd-edge predict --help` tells of other formats.
 
-    topokd-edge predict . ../recording.csv --time none --rate {rate_exact} \
+    topokd-edge predict . ../recording.csv --rate {rate_exact} \
         --units {units} --yes --out ../timeline.csv
 {exact_note}
 ### A model file alone
