@@ -43,8 +43,8 @@ tflite-runtime. `load` takes float32 where there is one: `precision="int8"` asks
         print(answer.start, answer.stop, answer.class_name, f"{{answer.probability:.4f}}")
     student.gap()  # where samples were lost: no window crosses it
 
-A recording as a whole, from the command line: here a CSV with a line of channel names, with or without a column
-of time. `topokd-edge predict --help` tells of other formats.
+A recording as a whole, from the command line: here a CSV with a line of channel names, with or without a
+column of time. `topokd-edge predict --help` tells of other formats.
 
     topokd-edge predict . ../recording.csv --rate {rate_exact} \
         --units {units} --yes --out ../timeline.csv
@@ -106,8 +106,8 @@ _C = r"""
 
 A copy of the folder is also a library for Arduino and PlatformIO (sketches in `examples/`) and a Zephyr
 module. Elsewhere an app compiles `student.c` and `topokd_kernels.c` with its own files; `student.h` has every
-function. This `../app.c` reads a CSV: a line of names, then a line of numbers for each sample. Only the probability needs
-`math.h`.
+function. This `../app.c` reads a CSV: a line of names, then a line of numbers for each sample. Only
+the probability needs `math.h`.
 
     #include <math.h>
     #include <stdio.h>
