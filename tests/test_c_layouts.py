@@ -12,8 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cmake
 import numpy as np
 import pytest
+import yaml
 from c_cases import NAMES, NORMALISATION, c_files, graph_of, int8_file, tflm_logits
 from export_cases import LENGTH, activities
 from topokd_export.c.host import SOURCES, find_compiler
@@ -115,6 +117,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
+
+
+CMAKE = Path(cmake.CMAKE_BIN_DIR) / "cmake"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -220,7 +225,6 @@ def test_the_platformio_library_builds_what_it_names(library: Path, tmp_path: Pa
 
 def module_options(library: Path) -> tuple[Path, str]:
     """The folder of the module's CMakeLists.txt, and its Kconfig, as `module.yml` names them."""
-    yaml = pytest.importorskip("yaml")
     module = yaml.safe_load((library / "zephyr" / "module.yml").read_text())
     assert module["name"] == "topokd_student"
     return library / module["build"]["cmake"], (library / module["build"]["kconfig"]).read_text()
@@ -233,7 +237,6 @@ def test_the_zephyr_module_asks_only_for_options_it_defines(library: Path) -> No
     assert used == defined == {"TOPOKD_STUDENT", "TOPOKD_STUDENT_SELF_TEST"}
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs CMake")
 @pytest.mark.parametrize("on", [True, False])
 def test_the_zephyr_module_builds_when_it_is_chosen(library: Path, tmp_path: Path, on: bool) -> None:
     folder, kconfig = module_options(library)
@@ -241,17 +244,15 @@ def test_the_zephyr_module_builds_when_it_is_chosen(library: Path, tmp_path: Pat
     options = "\n".join(f"set(CONFIG_{name} y)" for name in names)
     (tmp_path / "CMakeLists.txt").write_text(ZEPHYR.format(options=options, module=folder))
     (tmp_path / "app.c").write_text(CALLER if on else "int main(void) { return 0; }\n")
-    run("cmake", "-S", ".", "-B", "build", cwd=tmp_path)
+    run(CMAKE, "-S", ".", "-B", "build", cwd=tmp_path)
     assert (tmp_path / "build" / "module" / "CMakeFiles" / "topokd_student.dir").is_dir() is on
     if on:
-        run("cmake", "--build", "build", cwd=tmp_path)
+        run(CMAKE, "--build", "build", cwd=tmp_path)
         run(tmp_path / "build" / "app", cwd=tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("cmake", "g++", "javac"))), reason="needs CMake, g++ and a JDK"
-)
+@pytest.mark.skipif(not all(map(shutil.which, ("g++", "javac"))), reason="needs g++ and a JDK")
 def test_the_android_code_of_the_documentation_runs_in_java(library: Path, tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "embedding.md").read_text("utf-8")
     for name, kind in (("CMakeLists.txt", "cmake"), ("student_jni.cpp", "cpp")):
@@ -260,8 +261,8 @@ def test_the_android_code_of_the_documentation_runs_in_java(library: Path, tmp_p
     shutil.copytree(library, tmp_path / "c")
     jdk = Path(shutil.which("javac") or "").resolve().parents[1] / "include"
     flags = f"-DCMAKE_CXX_FLAGS=-I{jdk} -I{jdk / 'linux'} -Wall -Wextra -Werror"
-    run("cmake", "-S", ".", "-B", "build", flags, cwd=tmp_path)
-    run("cmake", "--build", "build", cwd=tmp_path)
+    run(CMAKE, "-S", ".", "-B", "build", flags, cwd=tmp_path)
+    run(CMAKE, "--build", "build", cwd=tmp_path)
     levels, raw = stream()
     (tmp_path / "raw.txt").write_text("\n".join(" ".join(map(repr, row)) for row in raw.tolist()))
     (tmp_path / "com" / "example").mkdir(parents=True)
