@@ -26,7 +26,7 @@ from topokd_bench.windows import HeldOut
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_browser, console
 from topokd_edge.cli._bench_browser import Where, measure, page_files
-from topokd_edge.cli._bench_browser_results import notes
+from topokd_edge.cli._bench_browser_results import notes, results
 from topokd_edge.cli._bench_motion import motion_plan
 from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, TopokdError, UsageError
 
@@ -80,6 +80,7 @@ def spoilt(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]]
         (spoilt(lambda d: d["builds"][0].update(times_ms=[1.0] * 2001)), "builds.simd.times_ms"),
         (spoilt(lambda d: d["builds"][0].update(times_ms=[-1.0] * 50)), "builds.simd: times"),
         (spoilt(lambda d: d["builds"][0].update(times_ms=["1"] * 50)), "builds.simd.times_ms"),
+        (spoilt(lambda d: d["builds"][0].update(times_ms=[True] * 50)), "builds.simd.times_ms"),
         (spoilt(lambda d: d["builds"][1].update(logits=[0.0] * 11)), "builds.scalar.logits"),
         (spoilt(lambda d: d["builds"][1].update(logits=[1e39] * 12)), "builds.scalar.logits"),
         (spoilt(lambda d: d["builds"][1].update(cold_ms=None)), "builds.scalar.cold_ms"),
@@ -148,11 +149,13 @@ class Bench:
 
 
 def test_a_post_becomes_results_of_the_one_schema(bundle: Bundle) -> None:
-    held_out = HeldOut(np.ones((5, 3, 10), np.float32), np.array([0, 1, 2, 0, 2]))
+    x = np.arange(150, dtype=np.float32).reshape(5, 3, 10)
+    held_out = HeldOut(x, np.array([0, 1, 2, 0, 2]))
     with Bench(bundle, held_out) as bench:
         config = json.loads(bench.ask("config.json")[1])
         samples = np.frombuffer(bench.ask("windows.f32")[1], "<f4")
-        assert config["windows"] == 5 and samples.size == 5 * 10 * 3
+        assert config["windows"] == 5
+        np.testing.assert_array_equal(samples.reshape(5, 10, 3)[:, :, 1], x[:, 1, :])
         assert bench.ask("result", json.dumps(sound_post(bundle, windows=5)).encode())[0] == 200
     assert isinstance(bench.found, list)
     simd, scalar = (item.result for item in bench.found)
@@ -163,6 +166,28 @@ def test_a_post_becomes_results_of_the_one_schema(bundle: Bundle) -> None:
     assert simd.self_test == {"vectors": VECTORS, "layers": 0, "bundle": bundle.digest}
     assert BenchResult.from_dict(json.loads(json.dumps(simd.to_dict()))) == simd
     assert any("mean of 3 windows" in said for said in notes(bench.found))
+
+
+@pytest.mark.parametrize(
+    ("times", "hidden", "said"),
+    [
+        ([1.0] * 100, False, []),
+        ([1.0] * 50 + [1.2] * 50, False, ["last quarter took 1.20 times the first"]),
+        ([1.0] * 90 + [5.0] * 10, False, ["p95 is over twice p50"]),
+        ([1.0] * 100, True, ["the page was not in front"]),
+    ],
+)
+def test_a_disturbed_run_is_marked_and_told(
+    bundle: Bundle, times: list[float], hidden: bool, said: list[str]
+) -> None:
+    document = sound_post(bundle)
+    document["facts"]["hidden_while_timed"] = hidden
+    for build in document["builds"]:
+        build.update(times_ms=times, windows_per_time=1)
+    found = results(bundle, read(document, bundle), None)
+    assert [item.result.device["busy"] for item in found] == [bool(said)] * 2
+    told = notes(found)
+    assert len(told) == 2 * len(said) and all(part in one for part in said for one in told)
 
 
 def fails(bundle: Bundle, body: bytes) -> TopokdError:
@@ -210,7 +235,7 @@ def test_an_oversized_post_ends_the_bench_unread(bundle: Bundle) -> None:
 def test_nobody_came_or_with_a_wrong_address_or_without_a_result(bundle: Bundle) -> None:
     said = {}
     for case, path in (("nobody", None), ("wrong", "/old-token/"), ("silent", "")):
-        with Bench(bundle, wait=0.6) as bench:
+        with Bench(bundle, wait=0.4) as bench:
             if path is not None:
                 bench.path = path.removeprefix("/") or bench.path
                 bench.ask("")
@@ -281,6 +306,11 @@ def test_channels_come_from_a_phones_axes_in_their_own_units_and_order(bundle: B
     [
         ("x y z", "mV g uT", "x \\[mV\\]"),
         ("a_x a_y a_z b_x b_y b_z", "g g g g g g", "2 three-axis accelerometers"),
+        (
+            "acc_x acc_y acc_z a_x a_y a_z b_x b_y b_z",
+            "g g g deg/s deg/s deg/s deg/s deg/s deg/s",
+            "2 gyroscopes",
+        ),
         ("a_x a_y a_z", "deg/s deg/s deg/s", "0 three-axis accelerometers"),
         ("a_x a_y a_z t", "g g g degC", "t \\[degC\\]"),
         ("lin_acc_x lin_acc_y lin_acc_z", "g g g", "without gravity"),
