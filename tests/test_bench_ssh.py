@@ -151,7 +151,14 @@ def test_ziglang_builds_the_c_for_every_machine(made: tuple[Path, Path], machine
     bundle = Bundle.open(made[0])
     graph = read_integer_graph(bundle.model_path("tflite", "int8").read_bytes())
     program = linux.linux_program(graph, app_numbers(bundle.manifest), machine)
-    elf = {"aarch64": 183, "armv7l": 40, "armv6l": 40, "x86_64": 62, "riscv64": 243}  # e_machine of ELF
+    elf = {
+        "aarch64": 183,
+        "armv7l": 40,
+        "armv8l": 40,
+        "armv6l": 40,
+        "x86_64": 62,
+        "riscv64": 243,
+    }  # e_machine of ELF
     assert program[:4] == b"\x7fELF" and int.from_bytes(program[18:20], "little") == elf[machine]
 
 

@@ -95,10 +95,18 @@ def state() -> dict[str, Any]:
     return {
         "khz": number_of(_CPU / "cpu0/cpufreq/scaling_cur_freq"),
         "temperature_c": None if millidegrees is None else millidegrees / 1000,
-        "load": os.getloadavg()[0],
+        "load": load_average(),
         "throttle_count": sum(known) if known else None,
         "get_throttled": get_throttled(),
     }
+
+
+def load_average() -> float | None:
+    """Return the load of the last minute; None where /proc is hidden."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
 
 
 def get_throttled() -> int | None:
@@ -295,21 +303,27 @@ def work_c(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     begin = time.perf_counter_ns()
     run_c(program, ["label"], timing[: len(timing) // job["timing_count"]])
     cold_ns = time.perf_counter_ns() - begin
-    everyone, cpu, wall = busy_seconds(), sum(os.times()[2:4]), time.perf_counter()
+    everyone, cpu, wall = busy_seconds(), children_seconds(), time.perf_counter()
     arguments = ["time", str(job["warmup"]), str(job["runs"]), str(job["seconds"])]
     ram, *ns = [int(line) for line in run_c(program, arguments, timing)]
-    share = shares(everyone, sum(os.times()[2:4]) - cpu, time.perf_counter() - wall)
+    share = shares(everyone, children_seconds() - cpu, time.perf_counter() - wall)
     held_out = interleaved(folder / job["windows"], job) if job["windows"] else b""
     return {
         **proof,
         **share,
         "ns": ns,
         "cold_ns": cold_ns,
-        "ram_bytes": ram * 1024,
+        "ram_bytes": ram * 1024 or None,
         "ram_baseline_bytes": None,
         "labels": [int(line) for line in run_c(program, ["label"], held_out)] if held_out else [],
         "versions": {},
     }
+
+
+def children_seconds() -> float:
+    """Return the CPU seconds of ended children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run_c(program: Path, arguments: list[str], data: bytes) -> list[str]:

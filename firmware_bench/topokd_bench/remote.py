@@ -181,7 +181,6 @@ class Bench:
         if ns.ndim != 1 or not len(ns) or ns.min() < 0:
             raise ValueError("no times")
         timing = Timing(ns, self._effort.warmup)
-        baseline = raw["ram_baseline_bytes"]
         cpu, others = _share(raw["cpu_share"]), _share(raw["others_share"])
         facts = {
             **self._agent.facts,
@@ -198,8 +197,8 @@ class Bench:
             "latency_ms": {**timing.percentiles_ms(), "cold": int(raw["cold_ns"]) / NS_PER_MS},
             "runs": timing.runs,
             "warmup": timing.warmup,
-            "ram_bytes": int(raw["ram_bytes"]),
-            "ram_baseline_bytes": None if baseline is None else int(baseline),
+            "ram_bytes": _bytes(raw["ram_bytes"]),
+            "ram_baseline_bytes": _bytes(raw["ram_baseline_bytes"]),
             "throttled": _throttled(before, after),
             "versions": {str(name): clean(str(value)) for name, value in raw["versions"].items()},
             "self_test": {"vectors": int(raw["vectors"]), "bundle": self._digest},
@@ -245,6 +244,10 @@ def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool | No
 
 def _share(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def _bytes(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _why(key: str, text: str) -> str:

@@ -18,6 +18,7 @@ from topokd_export.c.writer import AppNumbers, write_c
 MACHINES: Mapping[str, tuple[str, ...]] = {
     "aarch64": ("-target", "aarch64-linux-musl"),
     "armv7l": ("-target", "arm-linux-musleabihf"),
+    "armv8l": ("-target", "arm-linux-musleabihf"),
     "armv6l": ("-target", "arm-linux-musleabihf", "-mcpu=arm1176jzf_s"),
     "x86_64": ("-target", "x86_64-linux-musl"),
     "riscv64": ("-target", "riscv64-linux-musl"),
