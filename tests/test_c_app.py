@@ -12,7 +12,7 @@ import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from c_cases import NAMES, NORMALISATION, app, c_files, compiled, graph_of, int8_file
+from c_cases import NAMES, NORMALISATION, app, c_files, compiled, graph_of, int8_file, random_int8
 from export_cases import LENGTH, activities
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +23,7 @@ from topokd_export.c.writer import write_c
 
 from topokd_edge.bundle import WindowStream, dequantise, quantise_input
 from topokd_edge.errors import BadInputError
+from topokd_edge.streaming import window_step
 
 OK, WINDOW, NULL, NOT_FINITE, WRONG_STEP, NO_WINDOW = 0, 1, -1, -2, -3, -4
 
@@ -150,6 +151,13 @@ def test_numbers_of_the_header_are_those_of_the_model(app_: App) -> None:
 
 
 ODD = ('say "hi"', "a\\b\n??/", "*/ int x; /*", "höchst größe é☃", "%s%n 12")
+
+
+def test_an_odd_window_is_halved_as_in_python() -> None:
+    content = random_int8(11)
+    length = graph_of(content).input.rows
+    assert length % 4 == 1  # where rounding half up and half to even differ
+    assert f"#define STUDENT_DEFAULT_STEP {window_step(length, 0.5)}\n" in c_files(content)["student.h"]
 
 
 def test_any_class_name_survives(tmp_path: Path) -> None:

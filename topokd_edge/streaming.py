@@ -14,6 +14,9 @@ from topokd_edge.manifest import Normalisation
 FARTHEST = 1e6
 """Standard deviations from the mean of training: no sensor is so far off, a wrong unit or broken data is."""
 
+DEFAULT_OVERLAP = 0.5
+"""Share that a window repeats of the one before, where an app says nothing else."""
+
 
 def window_step(length: int, overlap: float) -> int:
     """Return how many samples a window begins after the one before.
@@ -62,7 +65,11 @@ class WindowStream:
     """
 
     def __init__(
-        self, channels: int, length: int, overlap: float = 0.5, normalisation: Normalisation | None = None
+        self,
+        channels: int,
+        length: int,
+        overlap: float = DEFAULT_OVERLAP,
+        normalisation: Normalisation | None = None,
     ) -> None:
         if channels < 1 or length < 1:
             raise UsageError(f"{channels} channels and windows of {length} samples: expected 1 or more")

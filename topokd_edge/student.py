@@ -17,7 +17,7 @@ from topokd_edge.errors import BadInputError, CheckFailedError, MissingError
 from topokd_edge.evaluate.metrics import softmax
 from topokd_edge.manifest import ModelFile
 from topokd_edge.runtime import RUNNABLE, Model, open_model
-from topokd_edge.streaming import window_step
+from topokd_edge.streaming import DEFAULT_OVERLAP, window_step
 
 AGREEMENT = 0.9
 """Share of the self-test vectors with the same class: one of 16 may lie at a tie."""
@@ -60,10 +60,10 @@ class Student:
     model
         One of its model files, opened.
     overlap
-        Share of a window that the next one repeats; with 0.5 there is an answer every half window.
+        Share of a window that the next one repeats; with a half there is an answer every half window.
     """
 
-    def __init__(self, bundle: Bundle, model: Model, overlap: float = 0.5) -> None:
+    def __init__(self, bundle: Bundle, model: Model, overlap: float = DEFAULT_OVERLAP) -> None:
         self.bundle, self.model = bundle, model
         self.step = window_step(bundle.manifest.length, overlap)
         self._stream = bundle.stream(overlap)
@@ -75,7 +75,7 @@ class Student:
         path: Path | str,
         *,
         precision: str | None = None,
-        overlap: float = 0.5,
+        overlap: float = DEFAULT_OVERLAP,
         threads: int = 1,
         channels: Sequence[str] | None = None,
         units: Sequence[str] | None = None,

@@ -12,7 +12,7 @@ from typing import Literal
 DISTRIBUTION = "topokd-edge"
 BASE = "base"
 _COLLECTIONS = ("all", "dev", "cross")
-"""Extras that repeat the others, are for working on the program itself, or need an environment of their own."""
+"""Extras that repeat others, are for working on the program itself, or need an environment of their own."""
 State = Literal["ok", "missing", "wrong version"]
 
 _REQUIREMENT = re.compile(

@@ -1,6 +1,6 @@
 """The C student on an emulated core: exact counts of instructions, layer by layer, and its answers there.
 
-Run by Unicorn. A count is exact for one compiler and its options; it is not a time. What an `it` of Arm's skips
+Run by Unicorn. A count is exact for one compiler and its options; it is not a time. What an `it` of Arm skips
 is counted too: the core spends a cycle on it.
 """
 

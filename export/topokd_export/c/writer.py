@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.bundle import Normalisation, dequantise
+from topokd_edge.streaming import DEFAULT_OVERLAP, window_step
 from topokd_export.c import literals
 from topokd_export.c.arena import Plan, plan_arena
 from topokd_export.c.integer_graph import Add, Conv, IntegerGraph, Layer, Mean, Rescale, Scale
@@ -89,6 +90,7 @@ def _values(graph: IntegerGraph, app: AppNumbers, plan: Plan) -> dict[str, str]:
     return {
         "CHANNELS": str(graph.input.channels),
         "LENGTH": str(graph.input.rows),
+        "STEP": str(window_step(graph.input.rows, DEFAULT_OVERLAP)),
         "CLASSES": str(graph.output.channels),
         "LAYERS": str(len(graph.layers)),
         "RATE_HZ": literals.real(app.rate_hz),

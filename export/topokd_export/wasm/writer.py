@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from topokd_edge.streaming import DEFAULT_OVERLAP, window_step
 from topokd_export.c.integer_graph import IntegerGraph
 from topokd_export.c.writer import AppNumbers, SelfTest
 
@@ -45,6 +46,7 @@ def write_scripts(
 def _info(graph: IntegerGraph, app: AppNumbers, modules: Mapping[str, bytes]) -> dict[str, Any]:
     return {
         "length": graph.input.rows,
+        "step": window_step(graph.input.rows, DEFAULT_OVERLAP),
         "rateHz": app.rate_hz,
         "channels": list(app.channel_names),
         "units": list(app.units),

@@ -27,7 +27,7 @@ extern "C" {
 #define STUDENT_CLASSES @CLASSES@
 #define STUDENT_LAYERS @LAYERS@
 #define STUDENT_RATE_HZ @RATE_HZ@
-#define STUDENT_DEFAULT_STEP ((STUDENT_LENGTH + 1) / 2)
+#define STUDENT_DEFAULT_STEP @STEP@
 
 /* real = (q - zero point) * scale */
 #define STUDENT_INPUT_SCALE @INPUT_SCALE@

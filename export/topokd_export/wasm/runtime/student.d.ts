@@ -2,6 +2,8 @@
 export interface Info {
   /** Samples per window, and samples per second. */
   length: number;
+  /** Samples that a window begins after the one before, if nothing else is asked for. */
+  step: number;
   rateHz: number;
   /** Names and units of the channels, in the order of a sample. */
   channels: string[];

@@ -57,7 +57,7 @@ export class Student {
     this.reset(step);
   }
 
-  reset(step = Math.ceil(info.length / 2)) {
+  reset(step = info.step) {
     if (!Number.isInteger(step) || step < 1 || step > info.length)
       throw new Error(`step ${step}: expected a whole number from 1 to ${info.length}`);
     this.#wasm.reset(step);
