@@ -187,3 +187,13 @@ def test_float_ends_without_int8_are_refused(run: Run, tmp_path: Path) -> None:
     written = export_student(run, 1, 0, tmp_path / "b", int8=False, targets=("onnx-static",))
     assert [item["path"] for item in written["files"]] == ["student_float32_static.onnx"]
     verify_bundle(tmp_path / "b")
+
+
+def test_what_was_made_from_an_int8_file_is_not_judged_without_it(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"] = [item for item in manifest["files"] if item["path"] != INT8_FILE]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / INT8_FILE).unlink()
+    write_sums(copy)
+    with pytest.raises(CheckFailedError, match=f"without the {INT8_FILE} that .*student_int8.onnx"):
+        verify_bundle(copy)

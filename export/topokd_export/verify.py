@@ -58,6 +58,12 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
             problems=unknown,
             hint="verify it with the version of topokd-edge that wrote it",
         )
+    made = [item.path for item in bundle.manifest.files if item.precision == "int8"]
+    if made and not (bundle.folder / INT8_FILE).is_file():
+        raise CheckFailedError(
+            f"{path}: without the {INT8_FILE} that {', '.join(made)} were made from",
+            hint="export the bundle again",
+        )
     checks = [check("hashes of all files", True)]
     vectors = bundle.self_test()
     models = [item for item in bundle.manifest.files if item.target in SUFFIXES]

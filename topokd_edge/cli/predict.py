@@ -10,7 +10,6 @@ import typer
 
 from topokd_edge.cli import console
 from topokd_edge.errors import UsageError
-from topokd_edge.streaming import DEFAULT_OVERLAP
 
 if TYPE_CHECKING:
     from topokd_edge.predict.run import Predicted
@@ -35,9 +34,7 @@ def predict(
     resample: Annotated[
         bool, typer.Option("--resample", help="Bring another rate to the student's; else it is refused.")
     ] = False,
-    overlap: Annotated[
-        float, typer.Option(help="Share that the next window repeats, 0 to below 1.")
-    ] = DEFAULT_OVERLAP,
+    overlap: Annotated[float, typer.Option(help="Share that the next window repeats, 0 to below 1.")] = 0.5,
     precision: Annotated[
         str | None, typer.Option(help="float32 or int8 (float32 where the bundle has it).")
     ] = None,
