@@ -34,6 +34,7 @@ FILES = {
     "student_int8_float_io.tflite": ("tflite-float-io", "int8"),
     "student_int8.onnx": ("onnx", "int8"),
     "student_int8_static.onnx": ("onnx-static", "int8"),
+    "student_int16.tflite": ("tflite-int16", "int16"),
 }
 
 

@@ -62,7 +62,7 @@ class ModelFile:
     target
         "onnx", "tflite", ...
     precision
-        "float32" or "int8".
+        "float32", "int8" or "int16".
     path
         Relative to the bundle, with forward slashes.
     bytes, sha256
@@ -78,7 +78,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Int8Numbers:
-    """Scale and zero point of the int8 model's input and output: real = (q - zero_point) * scale."""
+    """Scale and zero point of an integer model's input and output: real = (q - zero_point) * scale."""
 
     input_scale: float
     input_zero_point: int
@@ -112,6 +112,8 @@ class Manifest:
         run, fold, seed, window_set (content hash), held_out (subjects never trained on).
     versions
         Of the tools that wrote the files.
+    int16
+        Of the int16 model, None when the bundle has none; zero points are 0.
     """
 
     channels: int
@@ -128,6 +130,7 @@ class Manifest:
     self_test: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    int16: Int8Numbers | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `manifest.json` holds."""
@@ -144,6 +147,7 @@ class Manifest:
             "class_names": list(self.class_names),
             "files": [vars(item) for item in self.files],
             "int8": None if self.int8 is None else vars(self.int8),
+            **({} if self.int16 is None else {"int16": vars(self.int16)}),
             "macs": self.macs,
             "params": self.params,
             "self_test": self.self_test,
@@ -183,12 +187,13 @@ class Manifest:
             normalisation=normalisation,
             class_names=reader.names("class_names"),
             files=reader.files(),
-            int8=reader.int8(),
+            int8=reader.integers("int8", -128, 127),
             macs=reader.whole("macs"),
             params=reader.whole("params"),
             self_test=reader.path("self_test"),
             provenance=reader.get("provenance", dict, {}),
             versions=reader.get("versions", dict, {}),
+            int16=reader.integers("int16", 0, 0),
         )
         if reader.problems:
             raise BadInputError(
@@ -289,13 +294,15 @@ class _Reader:
             self.problems.append("files: no model file is named")
         return tuple(found)
 
-    def int8(self) -> Int8Numbers | None:
-        if self._document.get("int8") is None:
+    def integers(self, name: str, least: int, most: int) -> Int8Numbers | None:
+        if self._document.get(name) is None:
             return None
-        scales = [self.number(f"int8.{key}_scale", positive=True) for key in ("input", "output")]
-        zeros = [self.get(f"int8.{key}_zero_point", int, 0) for key in ("input", "output")]
-        if any(not -128 <= zero <= 127 for zero in zeros):
-            self.problems.append(f"int8: expected zero points from -128 to 127, found {_shown(zeros)}")
+        scales = [self.number(f"{name}.{key}_scale", positive=True) for key in ("input", "output")]
+        zeros = [self.get(f"{name}.{key}_zero_point", int, 0) for key in ("input", "output")]
+        if any(not least <= zero <= most for zero in zeros):
+            self.problems.append(
+                f"{name}: expected zero points from {least} to {most}, found {_shown(zeros)}"
+            )
         return Int8Numbers(scales[0], zeros[0], scales[1], zeros[1])
 
 

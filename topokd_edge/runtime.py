@@ -1,4 +1,4 @@
-"""Running a model file on this machine: int8 conversion of inputs and outputs, LiteRT and ONNX Runtime.
+"""Running a model file on this machine: integers for inputs and outputs, LiteRT and ONNX Runtime.
 
 Light on purpose (standard library and numpy): it runs on a Raspberry Pi beside either runtime.
 """
@@ -41,13 +41,27 @@ def quantise_input(x: npt.ArrayLike, scale: float, zero_point: int) -> npt.NDArr
     BadInputError
         When a value is NaN (with its place), or the scale or zero point is impossible.
     """
+    levels = _levels(x, scale, zero_point)
+    quantised: npt.NDArray[np.int8] = np.clip(levels, -128, 127).astype(np.int8)
+    return quantised
+
+
+def quantise_input_int16(x: npt.ArrayLike, scale: float) -> npt.NDArray[np.int16]:
+    """Convert float values to int16, whose zero point is always 0; otherwise as `quantise_input`."""
+    levels = _levels(x, scale, 0)
+    quantised: npt.NDArray[np.int16] = np.clip(levels, -32768, 32767).astype(np.int16)
+    return quantised
+
+
+def _levels(x: npt.ArrayLike, scale: float, zero_point: int) -> npt.NDArray[np.float32]:
+    """Return whole float32 levels, not yet clipped; refuse NaN and an impossible scale."""
     if not (np.isfinite(scale) and scale > 0 and -128 <= zero_point <= 127):
         raise BadInputError(
             f"int8 needs a positive scale and a zero point in -128..127, not {scale} and {zero_point}"
         )
     with np.errstate(over="ignore"):
         values = np.asarray(x).astype(np.float32)
-        levels = np.rint(values / np.float32(scale)) + np.float32(zero_point)
+        levels: npt.NDArray[np.float32] = np.rint(values / np.float32(scale)) + np.float32(zero_point)
     unclear = np.isnan(levels)
     if unclear.any():
         raise BadInputError(
@@ -55,12 +69,13 @@ def quantise_input(x: npt.ArrayLike, scale: float, zero_point: int) -> npt.NDArr
             f"{tuple(int(i) for i in np.argwhere(unclear)[0])}; a model needs finite numbers",
             hint="drop or mask the window",
         )
-    quantised: npt.NDArray[np.int8] = np.clip(levels, -128, 127).astype(np.int8)
-    return quantised
+    return levels
 
 
-def dequantise(q: npt.NDArray[np.int8], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
-    """Convert int8 values back: (q - zero_point) * scale, float32, same shape."""
+def dequantise(
+    q: npt.NDArray[np.int8] | npt.NDArray[np.int16], scale: float, zero_point: int
+) -> npt.NDArray[np.float32]:
+    """Convert int8 or int16 values back: (q - zero_point) * scale, float32, same shape."""
     return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
@@ -99,7 +114,7 @@ class Model(Protocol):
         ...
 
     def prepare(self, window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """Convert one normalised window to the model's own input: layout, batch axis, int8."""
+        """Convert one normalised window to the model's own input: layout, batch axis, integers."""
         ...
 
     def invoke(self, native: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -161,9 +176,11 @@ class _TFLiteModel:
     def prepare(self, window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         _expect(window.shape, self.input_shape)
         native = np.ascontiguousarray(np.moveaxis(window, 0, -1), dtype=np.float32).reshape(self._shape)
+        scale, zero_point = self._input["quantization"]
+        if self._input["dtype"] is np.int16:
+            return quantise_input_int16(native, float(scale))
         if self._input["dtype"] is not np.int8:
             return native
-        scale, zero_point = self._input["quantization"]
         return quantise_input(native, float(scale), int(zero_point))
 
     def invoke(self, native: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -177,7 +194,7 @@ class _TFLiteModel:
         logits = np.empty((len(windows), int(self._output["shape"][-1])), dtype=np.float32)
         for row, window in enumerate(windows):
             output = self.invoke(self.prepare(window)).reshape(-1)
-            if output.dtype == np.int8:
+            if output.dtype in (np.int8, np.int16):
                 scale, zero_point = self._output["quantization"]
                 output = dequantise(output, float(scale), int(zero_point))
             logits[row] = output

@@ -90,7 +90,7 @@ class Student:
         path
             The bundle folder.
         precision
-            "float32" or "int8"; None takes float32 where there is one.
+            "float32", "int8" or "int16"; None takes float32 where there is one, else int8, else int16.
         overlap, threads
             See `Student` and `open_model`.
         channels, units, rate_hz
@@ -156,10 +156,11 @@ class Student:
 
 
 def _open_first(bundle: Bundle, precision: str | None, threads: int) -> tuple[ModelFile, Model]:
-    """Open the first model file for which there is a runtime; float32 before int8."""
+    """Open the first model file for which there is a runtime; float32, int8, then int16, which is slow."""
     files = [item for item in bundle.manifest.files if Path(item.path).suffix in RUNNABLE]
     files = sorted(
-        (item for item in files if precision in (None, item.precision)), key=lambda item: item.precision
+        (item for item in files if precision in (None, item.precision)),
+        key=lambda item: (item.precision == "int16", item.precision),
     )
     if not files:
         have = ", ".join(f"{item.target} {item.precision}" for item in bundle.manifest.files)

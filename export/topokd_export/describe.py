@@ -9,7 +9,8 @@ from typing import Any
 from topokd_edge.errors import BadInputError, CheckFailedError
 
 INTEGER_TYPES = ("INT8", "INT32")
-"""Tensors of a full-integer model."""
+"""Tensors of a full-integer int8 model."""
+_INT16_TYPES = ("INT8", "INT16", "INT32", "INT64")
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,25 @@ def check_full_int8(description: TFLiteDescription) -> None:
     CheckFailedError
         With every reason: a float tensor, an input or output that is not int8, a layout operator.
     """
+    _refuse_problems(description, "INT8")
+
+
+def check_int16(description: TFLiteDescription) -> None:
+    """Refuse a model that is not int16 at both ends and integer throughout; see `check_full_int8`."""
+    _refuse_problems(description, "INT16")
+    others = set(description.tensor_types).difference(_INT16_TYPES)
+    if others:
+        raise CheckFailedError(f"the int16 model has tensors of {', '.join(sorted(others))}")
+
+
+def _refuse_problems(description: TFLiteDescription, ends: str) -> None:
     problems = [
         f"{description.tensor_types[kind]} tensors are {kind}"
         for kind in ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
         if kind in description.tensor_types
     ]
     for place, tensor in (("input", description.input), ("output", description.output)):
-        if tensor.dtype != "INT8":
+        if tensor.dtype != ends:
             problems.append(f"the {place} is {tensor.dtype}")
     problems += [
         f"{description.operators[name]} operators are {name}"
@@ -96,7 +109,7 @@ def check_full_int8(description: TFLiteDescription) -> None:
         if name in description.operators
     ]
     if problems:
-        raise CheckFailedError("the int8 model is not full-integer", problems=problems)
+        raise CheckFailedError(f"the {ends.lower()} model is not full-integer", problems=problems)
 
 
 def _names(enumeration: type) -> dict[int, str]:

@@ -24,11 +24,21 @@ from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
 from topokd_export.gate import MAX_LOSS
 from topokd_export.int8_model import judge_int8, make_int8, onnx_against_tflite
-from topokd_export.model_files import FLOAT_IO, INT8_FILE, ONNX, SUFFIXES, ModelBytes, model_files
+from topokd_export.int16_model import judge_int16, make_int16
+from topokd_export.model_files import (
+    FLOAT_IO,
+    INT8_FILE,
+    INT16,
+    INT16_FILE,
+    ONNX,
+    SUFFIXES,
+    ModelBytes,
+    model_files,
+)
 from topokd_export.parity import layer_differences
 from topokd_export.readme import readme
 from topokd_export.selftest import self_test_vectors
-from topokd_export.student import Student, load_student
+from topokd_export.student import Student, int8_settings, load_student
 from topokd_export.verify import FLOAT_TOLERANCE, check, model_checks, refuse_failed
 from topokd_export.wasm.build import refuse_without_compiler
 from topokd_export.wasm.bundled import FILES, wasm_checks, write_wasm_folder
@@ -71,10 +81,10 @@ def export_student(
     settings
         How the student becomes int8; as the run's recipe says if not given.
     max_int8_loss
-        Accuracy that int8 may lose on held-out windows, as a share; see `topokd_export.gate`.
+        Accuracy that int8, or int16, may lose on held-out windows, as a share; see `topokd_export.gate`.
     targets
         Some of `ALL_TARGETS`: "onnx", "onnx-static" (a batch of 1), "tflite", "tflite-float-io" (int8 between
-        float32 ends, for LiteRT.js), "c" and "wasm".
+        float32 ends, for LiteRT.js), "tflite-int16" (int16 activations, also without int8), "c" and "wasm".
     overwrite
         Replace an existing `out`.
     progress
@@ -96,7 +106,7 @@ def export_student(
     MissingError
         When C is asked for and there is no compiler to check it with, or WebAssembly and no ziglang.
     CheckFailedError
-        When a model file does not answer as the torch model does, or int8 loses too much; nothing is
+        When a model file does not answer as the torch model does, or int8 or int16 loses too much; nothing is
         written then.
     """
     _check_targets(targets, int8)
@@ -111,7 +121,11 @@ def export_student(
         made = None
         if int8:
             made = make_int8(run, student, settings, progress)
-        models = model_files(student.graph, _app_numbers(student), targets, made)
+        wide = None
+        if INT16 in targets:
+            chosen = int8_settings(run) if settings is None else settings
+            wide = make_int16(student, chosen.windows)
+        models = model_files(student.graph, _app_numbers(student), targets, made, wide)
         files = [_write_model(folder, model) for model in models]
         steps.start("check the models")
         expected = {item.path: _expected(folder, item, x, logits) for item in files}
@@ -127,6 +141,9 @@ def export_student(
                 for model in models
                 if (model.target, model.precision) == (ONNX, "int8")
             ]
+        if wide is not None:
+            refuse_failed(checks, f"{out}: not written")
+            checks.append(judge_int16(student, folder / INT16_FILE, max_int8_loss))
         sizes: dict[str, Any] = {}
         if "c" in targets:
             app = _app_numbers(student)
@@ -206,10 +223,11 @@ def _layer_check(student: Student, x: Array) -> dict[str, Any]:
 
 
 def _expected(folder: Path, item: ModelFile, x: Array, logits: Array) -> Array:
-    """Return what a file must answer: the float logits, or for int8 those of the file that defines it."""
-    if item.precision != "int8":
+    """Return what a file must answer: the float logits, or those of the file that defines the integers."""
+    if item.precision == "float32":
         return logits
-    return open_model(folder / INT8_FILE, reference_kernels=True).run(x)
+    own = INT8_FILE if item.precision == "int8" else INT16_FILE
+    return open_model(folder / own, reference_kernels=True).run(x)
 
 
 def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[ModelBytes]) -> Manifest:
@@ -217,7 +235,11 @@ def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[M
 
     windows = student.windows
     params, macs = count(student.model.spec, (windows.length,))
-    int8 = [model for model in models if model.path == INT8_FILE]
+    numbers = {
+        model.path: _integer_numbers(model.content)
+        for model in models
+        if model.path in (INT8_FILE, INT16_FILE)
+    }
     return Manifest(
         channels=len(student.channels),
         length=windows.length,
@@ -227,7 +249,8 @@ def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[M
         normalisation=student.normalisation,
         class_names=windows.class_names,
         files=tuple(files),
-        int8=_int8_numbers(int8[0].content) if int8 else None,
+        int8=numbers.get(INT8_FILE),
+        int16=numbers.get(INT16_FILE),
         macs=macs,
         params=params,
         self_test=SELF_TEST,
@@ -246,11 +269,11 @@ def _manifest(student: Student, run: Run, files: list[ModelFile], models: list[M
     )
 
 
-def _int8_numbers(content: bytes) -> Int8Numbers:
+def _integer_numbers(content: bytes) -> Int8Numbers:
     description = describe_tflite(content)
     first, last = description.input, description.output
     if first.scale is None or last.scale is None or first.zero_point is None or last.zero_point is None:
-        raise ValueError("an int8 model without scales passed the int8 check")
+        raise ValueError("an integer model without scales passed its check")
     return Int8Numbers(first.scale, first.zero_point, last.scale, last.zero_point)
 
 

@@ -33,11 +33,11 @@ class Loss:
         """Return the loss as JSON-able data."""
         return {**asdict(self), "ci95": None if self.ci95 is None else list(self.ci95)}
 
-    def sentence(self) -> str:
-        """Say it in points of accuracy."""
+    def sentence(self, precision: str = "int8") -> str:
+        """Say it in points of accuracy, of int8 or another precision that was put in its place."""
         between = "" if self.ci95 is None else f"{100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}, "
         return (
-            f"int8 loses {100 * self.loss:.1f} points ({between}{100 * self.float32:.1f} to "
+            f"{precision} loses {100 * self.loss:.1f} points ({between}{100 * self.float32:.1f} to "
             f"{100 * self.int8:.1f} %, {self.windows} held-out windows)"
         )
 
@@ -68,5 +68,6 @@ def refuse_loss(loss: Loss, limit: float, layers: list[Layer]) -> None:
             f"{loss.sentence()}; {100 * limit:.1f} are allowed",
             problems=[item.sentence() for item in worst(layers)],
             hint="export with --qat, which trains the student on with int8 rounding; or try --ranges mse or "
-            "percentile; or allow more with --max-int8-loss",
+            "percentile; or allow more with --max-int8-loss; or, slower, have int16 activations instead: "
+            "--targets onnx,tflite,tflite-int16 --no-int8",
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from topokd_edge.distill.int8_part import Int8
     from topokd_export.simulate import Ranges
 
-_JUDGED_WINDOWS = 4096
+JUDGED_WINDOWS = 4096
 _REPORTED_WINDOWS = 128
 _COMPARED_WINDOWS = 1024
 ONNX_AGREEMENT = 0.95
@@ -72,7 +72,7 @@ def judge_int8(
     CheckFailedError
         When more is lost; see `topokd_export.gate.Loss.exceeds`.
     """
-    index = _held_out(student, _JUDGED_WINDOWS)
+    index = held_out_index(student, JUDGED_WINDOWS)
     x = student.normalised(index)
     got, expected = open_model(path).run(x), torch_logits(student, x)
     loss = loss_of(np.asarray(student.windows.y[index]), expected, got)
@@ -90,14 +90,14 @@ def judge_int8(
 
 def onnx_against_tflite(student: Student, folder: Path, path: str) -> dict[str, Any]:
     """Compare the int8 ONNX file `path` of a bundle with its int8 TFLite file on held-out windows."""
-    x = student.normalised(_held_out(student, _COMPARED_WINDOWS))
+    x = student.normalised(held_out_index(student, _COMPARED_WINDOWS))
     got, expected = (open_model(folder / name).run(x) for name in (path, INT8_FILE))
     alike = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
     name = f"{path} against {INT8_FILE}, {len(x)} held-out windows"
     return check(name, alike >= ONNX_AGREEMENT, float(np.abs(got - expected).max()), alike)
 
 
-def _held_out(student: Student, most: int) -> npt.NDArray[np.int64]:
+def held_out_index(student: Student, most: int) -> npt.NDArray[np.int64]:
     """Return held-out windows, evenly chosen."""
     index = student.windows.of_subjects(student.held_out)
     return index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from topokd_export.int8_model import Int8Model
 
 ONNX, ONNX_STATIC, TFLITE, FLOAT_IO = "onnx", "onnx-static", "tflite", "tflite-float-io"
+INT16 = "tflite-int16"
 SUFFIXES = {
     ONNX: ".onnx",
     ONNX_STATIC: "_static.onnx",
     TFLITE: ".tflite",
     FLOAT_IO: "_float_io.tflite",
+    INT16: ".tflite",
 }
-"""By target: any batch, a batch of 1; int8 through and through, int8 between float32 ends."""
+"""By target: any batch, a batch of 1; int8 through and through, between float32 ends; int16 activations."""
 INT8_FILE = "student_int8.tflite"
 """Defines the int8 student; every other int8 file holds its integers."""
+INT16_FILE = "student_int16.tflite"
 _BATCHES = {ONNX: None, ONNX_STATIC: 1}
 
 
@@ -48,9 +51,13 @@ class ModelBytes:
 
 
 def model_files(
-    graph: DeployGraph, app: AppNumbers, targets: Sequence[str], made: Int8Model | None
+    graph: DeployGraph,
+    app: AppNumbers,
+    targets: Sequence[str],
+    made: Int8Model | None,
+    int16: bytes | None = None,
 ) -> list[ModelBytes]:
-    """Return the files of `targets`, float32 first, and of int8 `INT8_FILE` first.
+    """Return the files of `targets`, float32 first, of int8 `INT8_FILE` first, int16 last.
 
     Parameters
     ----------
@@ -62,22 +69,32 @@ def model_files(
         Those in `SUFFIXES` count.
     made
         The int8 model; None for float32 only. With it `INT8_FILE` is always among the files.
+    int16
+        The int16 TFLite model; None for none.
     """
     batches = {target: batch for target, batch in _BATCHES.items() if target in targets}
     props = onnx_metadata(app)
     files = [ModelBytes(name, "float32", write_onnx(graph, props, batch)) for name, batch in batches.items()]
     if TFLITE in targets:
         files.append(ModelBytes(TFLITE, "float32", with_metadata(write_tflite(graph), app)))
-    if made is None:
-        return files
-    files.append(ModelBytes(TFLITE, "int8", with_metadata(made.content, app)))
+    if made is not None:
+        files += _int8_files(app, targets, made, batches)
+    if int16 is not None:
+        files.append(ModelBytes(INT16, "int16", with_metadata(int16, app)))
+    return files
+
+
+def _int8_files(
+    app: AppNumbers, targets: Sequence[str], made: Int8Model, batches: Mapping[str, int | None]
+) -> list[ModelBytes]:
+    files = [ModelBytes(TFLITE, "int8", with_metadata(made.content, app))]
     if FLOAT_IO in targets:
         files.append(ModelBytes(FLOAT_IO, "int8", with_metadata(with_float_io(made.content), app)))
-    files += [
+    props = onnx_metadata(app)
+    return files + [
         ModelBytes(name, "int8", write_onnx_int8(made.graph, made.content, props, batch))
         for name, batch in batches.items()
     ]
-    return files
 
 
 def carried(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Full-integer int8: int8 weights per channel, int8 activations, int32 bias, ranges from our simulator."""
+"""Full-integer TFLite, int8 or int16 activations: int8 weights per channel, ranges from our simulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from topokd_edge.bundle import quiet
 from topokd_edge.errors import BadInputError
 from topokd_export.deploy import INPUT, Array, DeployGraph
-from topokd_export.describe import check_full_int8, describe_tflite
+from topokd_export.describe import check_full_int8, check_int16, describe_tflite
 from topokd_export.tflite_writer import INPUT_NAME, OUTPUT_NAME, write_tflite
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def refuse_unusable(windows: Array) -> None:
     if len(windows) < MIN_CALIBRATION_WINDOWS:
         raise BadInputError(
             f"int8 needs at least {MIN_CALIBRATION_WINDOWS} calibration windows, {len(windows)} are given",
-            hint="use more training data, or a smaller stride between windows; or export with --no-int8",
+            hint="use more data, or a smaller stride between windows; or export float32 alone, --no-int8",
         )
     if not np.isfinite(windows).all():
         raise BadInputError("a calibration window holds NaN or infinity", hint="audit the window set")
@@ -82,7 +82,27 @@ def write_int8(graph: DeployGraph, ranges: Ranges) -> bytes:
     CheckFailedError
         When the result is not integer throughout.
     """
-    from litert_quantizer import quantizer, recipe
+    from litert_quantizer import recipe
+
+    content = _quantised(graph, ranges, recipe.static_wi8_ai8())
+    check_full_int8(describe_tflite(content))
+    return content
+
+
+def write_int16(graph: DeployGraph, windows: Array) -> bytes:
+    """Return the TFLite model with int8 weights, int16 activations and int64 biases; see `quantise`.
+
+    Ranges are from the smallest to the largest value, made symmetric: every zero point is 0.
+    """
+    from litert_quantizer import recipe
+
+    content = _quantised(*calibrated(graph, windows), recipe.static_wi8_ai16())
+    check_int16(describe_tflite(content))
+    return content
+
+
+def _quantised(graph: DeployGraph, ranges: Ranges, recipe: Any) -> bytes:
+    from litert_quantizer import quantizer
 
     names = {INPUT: INPUT_NAME, graph.ops[-1].name: OUTPUT_NAME}
     found = {
@@ -90,11 +110,9 @@ def write_int8(graph: DeployGraph, ranges: Ranges) -> bytes:
     }
     with _silence():
         tool = quantizer.Quantizer(write_tflite(graph))
-        tool.load_quantization_recipe(recipe.static_wi8_ai8())
+        tool.load_quantization_recipe(recipe)
         result: Any = tool.quantize(found, enable_progress_report=False)
-    content = bytes(result.quantized_model)
-    check_full_int8(describe_tflite(content))
-    return content
+    return bytes(result.quantized_model)
 
 
 def _one(value: float) -> Array:
@@ -141,7 +159,7 @@ def calibration_windows(
         raise BadInputError(
             f"int8 needs at least {MIN_CALIBRATION_WINDOWS} windows of the training subjects to calibrate "
             f"with, there are {len(mine)}",
-            hint="use more training data, or a smaller stride between windows; or export with --no-int8",
+            hint="use more data, or a smaller stride between windows; or export float32 alone, --no-int8",
         )
     shuffled = np.random.default_rng(seed).permutation(mine)
     _, group = np.unique(np.stack([y[shuffled].astype(str), subject[shuffled]]), axis=1, return_inverse=True)

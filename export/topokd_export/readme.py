@@ -73,6 +73,11 @@ The people in `provenance.held_out` of `manifest.json` were never trained on: ju
 
 _STATIC = "`_static` has a batch of 1.\n"
 _FLOAT_IO = "`_float_io` is int8 between float32 ends, for LiteRT.js.\n"
+_INT16 = (
+    "`_int16` has int8 weights and int16 activations: nearer to float32 than int8, slow on CPUs. It\n"
+    "reads and writes int16, scales in `manifest.json` under `int16`: q = round(x / input_scale), ties to\n"
+    "even, kept in -32768..32767; logit = q * output_scale.\n"
+)
 _INT8_ONNX = (
     "int8 ONNX has float32 ends, uint8 activations and int8 weights: the integers of the TFLite file.\n"
 )
@@ -229,5 +234,6 @@ def _variants(manifest: Manifest) -> str:
     return (
         (_STATIC if any("_static" in name for name in names) else "")
         + (_FLOAT_IO if any("_float_io" in name for name in names) else "")
+        + (_INT16 if manifest.int16 else "")
         + (_INT8_ONNX if any("int8" in name and name.endswith(".onnx") for name in names) else "")
     )

@@ -14,8 +14,8 @@ from topokd_edge.student import AGREEMENT
 from topokd_export.app_metadata import document_of
 from topokd_export.c.writer import AppNumbers
 from topokd_export.deploy import Array
-from topokd_export.describe import check_full_int8, describe_tflite
-from topokd_export.model_files import FLOAT_IO, INT8_FILE, ONNX, SUFFIXES, TFLITE, carried
+from topokd_export.describe import check_full_int8, check_int16, describe_tflite
+from topokd_export.model_files import FLOAT_IO, INT8_FILE, INT16, ONNX, SUFFIXES, TFLITE, carried
 from topokd_export.tflite_float_io import float_io_problems
 
 FLOAT_TOLERANCE = 1e-4
@@ -73,8 +73,8 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
         truth = expected if float_logits is None else float_logits
         checks += model_checks(bundle.folder, item, vectors["x"], expected, truth)
         checks.append(_carried(bundle, item))
-        if (item.target, item.precision) == (TFLITE, "int8"):
-            checks.append(_int8_numbers(bundle, item))
+        if item.target == INT16 or (item.target, item.precision) == (TFLITE, "int8"):
+            checks.append(_integer_numbers(bundle, item))
     if any(item.target == "c" for item in bundle.manifest.files):
         checks += _c_checks(bundle, vectors)
     if any(item.target == "wasm" for item in bundle.manifest.files):
@@ -86,7 +86,7 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
 def model_checks(
     folder: Path, item: ModelFile, x: Array, expected: Array, float_logits: Array
 ) -> list[dict[str, Any]]:
-    """Run self-test vectors through one model file, int8 TFLite by the reference kernels and by XNNPACK.
+    """Run self-test vectors through one model file, integer TFLite by the reference kernels and by the fast.
 
     Parameters
     ----------
@@ -94,11 +94,13 @@ def model_checks(
         The file.
     x, expected
         Normalised windows (n, channels, length), and the logits (n, classes) this file must answer; of an
-        int8 file those of `INT8_FILE` by the reference kernels.
+        int8 file those of `INT8_FILE` by the reference kernels, of the int16 file its own by them.
     float_logits
         Logits of the float32 student.
     """
     path = folder / item.path
+    if item.target == INT16:
+        return _int16_checks(path, x, expected, float_logits)
     if item.precision != "int8":
         return [compare(item.path, open_model(path).run(x), expected, FLOAT_TOLERANCE, 1.0)]
     step = describe_tflite((folder / INT8_FILE).read_bytes()).output.scale or 0.0
@@ -113,6 +115,18 @@ def model_checks(
     return [
         compare(f"{item.path}, reference kernels", reference, expected, exact, 1.0),
         compare(f"{item.path}, XNNPACK", open_model(path).run(x), expected, loose, AGREEMENT),
+    ]
+
+
+def _int16_checks(path: Path, x: Array, expected: Array, float_logits: Array) -> list[dict[str, Any]]:
+    """Run self-test vectors through the int16 file; XNNPACK has no kernels for it."""
+    step = describe_tflite(path.read_bytes()).output.scale or 0.0
+    exact, loose = (REFERENCE_TOLERANCE_LSB + 0.5) * step, (XNNPACK_TOLERANCE_LSB + 0.5) * step
+    reference = open_model(path, reference_kernels=True).run(x)
+    return [
+        compare(f"{path.name}, reference kernels", reference, expected, exact, 1.0),
+        compare(f"{path.name}, default kernels", open_model(path).run(x), expected, loose, AGREEMENT),
+        compare(f"{path.name} against float32", reference, float_logits, float("inf"), AGREEMENT),
     ]
 
 
@@ -179,21 +193,22 @@ def refuse_failed(checks: list[dict[str, Any]], where: str) -> None:
         raise CheckFailedError(f"{where}: models do not answer as they should", problems=failed)
 
 
-def _int8_numbers(bundle: Bundle, item: ModelFile) -> dict[str, Any]:
-    """Compare the manifest's scales and zero points with the file's own, and the file with full int8."""
+def _integer_numbers(bundle: Bundle, item: ModelFile) -> dict[str, Any]:
+    """Compare the manifest's scales and zero points with the file's own, and refuse a file with floats."""
     description = describe_tflite((bundle.folder / item.path).read_bytes())
-    check_full_int8(description)
+    wide = item.target == INT16
+    (check_int16 if wide else check_full_int8)(description)
     own = (
         description.input.scale,
         description.input.zero_point,
         description.output.scale,
         description.output.zero_point,
     )
-    numbers = bundle.manifest.int8
+    numbers = bundle.manifest.int16 if wide else bundle.manifest.int8
     said = numbers and (
         numbers.input_scale,
         numbers.input_zero_point,
         numbers.output_scale,
         numbers.output_zero_point,
     )
-    return check(f"{item.path}, int8 numbers of the manifest", said == own)
+    return check(f"{item.path}, {item.precision} numbers of the manifest", said == own)

@@ -27,9 +27,10 @@ def export(
     bias_correction: Annotated[
         bool | None, typer.Option("--bias-correction/--no-bias-correction", help="int8: mend mean shifts.")
     ] = None,
-    max_int8_loss: Annotated[float, typer.Option(help="Points of accuracy int8 may lose.")] = 2.0,
+    max_int8_loss: Annotated[float, typer.Option(help="Points of accuracy int8 or int16 may lose.")] = 2.0,
     targets: Annotated[
-        str, typer.Option(help="Of onnx, onnx-static, tflite, tflite-float-io, c and wasm, with commas.")
+        str,
+        typer.Option(help="onnx, onnx-static, tflite, tflite-float-io, tflite-int16, c, wasm, with commas."),
     ] = "onnx,tflite",
     fold: Annotated[int | None, typer.Option(help="Outer fold; the first finished one if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the first finished one if not given.")] = None,
