@@ -105,7 +105,7 @@ def test_c_under_another_name_or_without_its_int8_file_is_refused(copy: Path) ->
     del document["files"][names.index("student_int8.tflite")]
     (copy / "manifest.json").write_text(json.dumps(document))
     write_sums(copy)
-    with pytest.raises(CheckFailedError, match=r"C without the student_int8\.tflite"):
+    with pytest.raises(CheckFailedError, match=r"without the student_int8\.tflite"):
         verify_bundle(copy)
     (copy / "other.c").write_bytes((copy / MAIN_FILE).read_bytes())
     document["files"][0]["path"] = "other.c"
