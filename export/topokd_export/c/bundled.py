@@ -55,7 +55,7 @@ def write_c_folder(folder: Path, app: AppNumbers, x: Array) -> tuple[Array, dict
         When the C does not compile without a warning.
     """
     graph = read_integer_graph((folder / INT8_FILE).read_bytes())
-    levels = _levels(graph, x)
+    levels = levels_of(graph, x)
     student = HostStudent(write_c(graph, app, None), graph.output.channels)
     logits = student.invoke(levels)
     files = write_c(graph, app, _shipped(levels, logits))
@@ -94,10 +94,10 @@ def c_checks(folder: Path, app: AppNumbers, x: Array, expected: Array) -> list[d
         Normalised self-test windows (n, channels, length), and the logits (n, classes) the C must give.
     """
     graph = read_integer_graph((folder / INT8_FILE).read_bytes())
-    levels = _levels(graph, x)
+    levels = levels_of(graph, x)
     scale, zero_point = graph.output.scale, graph.output.zero_point
     files = write_c(graph, app, _shipped(levels, quantise_input(expected, scale, zero_point)))
-    _refuse_changed(folder / FOLDER, {**files, **write_layouts(graph, app.rate_hz)})
+    refuse_changed(folder / FOLDER, {**files, **write_layouts(graph, app.rate_hz)})
     got = dequantise(HostStudent(files, graph.output.channels).invoke(levels), scale, zero_point)
     reference = open_model(folder / INT8_FILE, reference_kernels=True).run(x)
     near = (REFERENCE_TOLERANCE_LSB + 0.5) * scale
@@ -108,7 +108,8 @@ def c_checks(folder: Path, app: AppNumbers, x: Array, expected: Array) -> list[d
     ]
 
 
-def _levels(graph: IntegerGraph, x: Array) -> npt.NDArray[np.int8]:
+def levels_of(graph: IntegerGraph, x: Array) -> npt.NDArray[np.int8]:
+    """Return normalised windows (n, channels, length) as the integers (n, length, channels) of the input."""
     return quantise_input(np.moveaxis(x, 1, 2), graph.input.scale, graph.input.zero_point)
 
 
@@ -116,9 +117,10 @@ def _shipped(levels: npt.NDArray[np.int8], logits: npt.NDArray[np.int8]) -> Self
     return SelfTest(levels[:_SHIPPED_VECTORS], logits[:_SHIPPED_VECTORS])
 
 
-def _refuse_changed(folder: Path, files: Mapping[str, str]) -> None:
+def refuse_changed(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise CheckFailedError when texts of a folder are not, byte for byte, what they should be."""
     changed = [
-        f"{FOLDER}/{name}"
+        f"{folder.name}/{name}"
         for name, text in files.items()
         if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode("utf-8")
     ]

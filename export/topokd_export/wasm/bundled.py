@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from topokd_edge.bundle import dequantise, open_model, quantise_input
-from topokd_edge.errors import CheckFailedError
 from topokd_edge.files import write_bytes, write_text
-from topokd_export.c.bundled import INT8_FILE
+from topokd_export.c.bundled import INT8_FILE, levels_of, refuse_changed
 from topokd_export.c.host import HostStudent
-from topokd_export.c.integer_graph import IntegerGraph
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, write_c
 from topokd_export.deploy import Array
@@ -56,7 +50,7 @@ def write_wasm_folder(folder: Path, app: AppNumbers, x: Array) -> Array:
     """
     graph = read_integer_graph((folder / INT8_FILE).read_bytes())
     files = write_c(graph, app, None)
-    levels = _levels(graph, x)
+    levels = levels_of(graph, x)
     logits = HostStudent(files, graph.output.channels).invoke(levels)
     modules = {build: build_wasm(files, build) for build in CPUS}
     for build, content in modules.items():
@@ -80,11 +74,11 @@ def wasm_checks(folder: Path, app: AppNumbers, x: Array, expected: Array) -> lis
         Normalised self-test windows (n, channels, length), and the logits (n, classes) of the C.
     """
     graph = read_integer_graph((folder / INT8_FILE).read_bytes())
-    levels = _levels(graph, x)
+    levels = levels_of(graph, x)
     scale, zero_point = graph.output.scale, graph.output.zero_point
     self_test = SelfTest(levels, quantise_input(expected, scale, zero_point))
     modules = {build: (folder / FOLDER / name).read_bytes() for build, name in MODULES.items()}
-    _refuse_changed(folder, write_scripts(graph, app, self_test, modules))
+    refuse_changed(folder / FOLDER, write_scripts(graph, app, self_test, modules))
     reference = open_model(folder / INT8_FILE, reference_kernels=True).run(x)
     near = (REFERENCE_TOLERANCE_LSB + 0.5) * scale
     checks = [
@@ -99,22 +93,3 @@ def wasm_checks(folder: Path, app: AppNumbers, x: Array, expected: Array) -> lis
         got = run_module(node, folder / FOLDER, name, raw_windows(graph, app, levels))
         checks.append(compare(f"{file}, under node", got, expected, 0.0, 1.0))
     return checks
-
-
-def _levels(graph: IntegerGraph, x: Array) -> npt.NDArray[np.int8]:
-    return quantise_input(np.moveaxis(x, 1, 2), graph.input.scale, graph.input.zero_point)
-
-
-def _refuse_changed(folder: Path, texts: Mapping[str, str]) -> None:
-    changed = [
-        f"{FOLDER}/{name}"
-        for name, text in texts.items()
-        if not (folder / FOLDER / name).is_file()
-        or (folder / FOLDER / name).read_bytes() != text.encode("utf-8")
-    ]
-    if changed:
-        raise CheckFailedError(
-            f"{folder}: not what this version writes from {INT8_FILE}, so it is not run",
-            problems=changed,
-            hint="export the bundle again",
-        )
