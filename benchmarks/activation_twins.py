@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from exported import app_of, instructions, machine, memory, table
+from exported import instructions, machine, memory, table
 from topokd_bench.npu import estimate
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.describe import describe_tflite
@@ -52,7 +52,7 @@ def facts(run: Run, student: Student) -> tuple[dict[str, Any], dict[str, bytes]]
         path.write_bytes(files["int8"])
         made = estimate(path, NPU)
         found["npu"] = {"cycles": made.cycles, "latency_ms": (made.latency_ms or {})["p50"], **made.versions}
-    found["cores"] = instructions(files["int8"], app_of(student), CASES)
+    found["cores"] = instructions(files["int8"], student.app, CASES)
     return found, files
 
 

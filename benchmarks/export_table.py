@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from exported import MICRO, agreement, all_answers, app_of, instructions, machine, memory, sizes, table
+from exported import MICRO, agreement, all_answers, instructions, machine, memory, sizes, table
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.describe import describe_tflite
 from topokd_export.export import ALL_TARGETS
@@ -129,7 +129,7 @@ def measured(run: Run, folder: Path) -> dict[str, Any]:
         "subjects": over_subjects(run),
         "compared_windows": len(chosen),
         "runtimes": agreement(said, float(description.output.scale or 0)),
-        "cores": instructions(content, app_of(student)),
+        "cores": instructions(content, student.app),
         "export_s": {"wall": answer["wall_s"], "cpu": answer["cpu_s"]},
         "machine": machine(),
     }

@@ -32,13 +32,6 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def app_of(student: Student) -> AppNumbers:
-    windows = student.windows
-    return AppNumbers(
-        windows.rate_hz, student.channel_names, student.units, student.normalisation, windows.class_names
-    )
-
-
 def all_answers(student: Student, folder: Path, x: Array) -> dict[str, Array]:
     """Logits of normalised windows by every runtime that a bundle of all targets can be run with."""
     return dict(_answers(student, folder, x))
@@ -61,7 +54,7 @@ def _answers(student: Student, folder: Path, x: Array) -> Iterator[tuple[str, Ar
     node = find_node()
     for build, module in MODULES.items():
         if node is not None:
-            raw = raw_windows(graph, app_of(student), levels)
+            raw = raw_windows(graph, student.app, levels)
             yield f"WebAssembly, {build}", run_module(node, folder / "wasm", module, raw)
 
 

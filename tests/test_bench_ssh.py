@@ -145,8 +145,8 @@ def test_without_numpy_the_c_student_answers_and_the_rest_says_what_is_missing(
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", linux.MACHINES)
 def test_ziglang_builds_the_c_for_every_machine(made: tuple[Path, Path], machine: str) -> None:
-    from topokd_export.c.bundled import app_numbers
     from topokd_export.c.tflite_reader import read_integer_graph
+    from topokd_export.c.writer import app_numbers
 
     bundle = Bundle.open(made[0])
     graph = read_integer_graph(bundle.model_path("tflite", "int8").read_bytes())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from export_cases import activities, make_run
 from topokd_export.app_metadata import document_of
-from topokd_export.c.bundled import app_numbers
+from topokd_export.c.writer import app_numbers
 from topokd_export.describe import describe_tflite
 from topokd_export.export import export_student
 from topokd_export.model_files import INT8_FILE, SUFFIXES, carried

@@ -12,7 +12,7 @@ import pytest
 from export_cases import activities, make_run, trained_student
 from topokd_bench import npu
 from topokd_bench.result import BenchResult
-from topokd_export.c.bundled import app_numbers
+from topokd_export.c.writer import app_numbers
 from topokd_export.deploy import deploy_form
 from topokd_export.export import export_student
 from topokd_export.quantise import quantise

@@ -19,3 +19,8 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: npt.NDArray[np.int64], /) -> npt.NDArray[Any]:
         """Return the rows at these indices, any order."""
+
+
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return at most `most` of the indices 0 to `count` - 1, evenly spread, ascending."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)

@@ -19,7 +19,6 @@ from topokd_edge.progress import Progress, silent
 from topokd_edge.report.model_card import MODEL_CARD, model_card
 from topokd_edge.run import OPTIMISTIC, Run
 from topokd_export.c.bundled import MAIN_FILE, c_checks, write_c_folder
-from topokd_export.c.writer import AppNumbers
 from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
 from topokd_export.gate import MAX_LOSS
@@ -125,7 +124,7 @@ def export_student(
         if INT16 in targets:
             chosen = int8_settings(run) if settings is None else settings
             wide = make_int16(student, chosen.windows)
-        models = model_files(student.graph, _app_numbers(student), targets, made, wide)
+        models = model_files(student.graph, student.app, targets, made, wide)
         files = [_write_model(folder, model) for model in models]
         steps.start("check the models")
         expected = {item.path: _expected(folder, item, x, logits) for item in files}
@@ -146,13 +145,13 @@ def export_student(
             checks.append(judge_int16(student, folder / INT16_FILE, max_int8_loss))
         sizes: dict[str, Any] = {}
         if "c" in targets:
-            app = _app_numbers(student)
+            app = student.app
             expected[MAIN_FILE], sizes = write_c_folder(folder, app, x)
             checks += c_checks(folder, app, x, expected[MAIN_FILE])
             files.append(_model_file(folder, "c", "int8", MAIN_FILE))
         if "wasm" in targets:
-            answers = write_wasm_folder(folder, _app_numbers(student), x)
-            checks += wasm_checks(folder, _app_numbers(student), x, answers)
+            answers = write_wasm_folder(folder, student.app, x)
+            checks += wasm_checks(folder, student.app, x, answers)
             expected |= dict.fromkeys(FILES, answers)
             files += [_model_file(folder, "wasm", "int8", path) for path in FILES]
         refuse_failed(checks, f"{out}: not written")
@@ -195,16 +194,6 @@ class _Steps:
     def start(self, note: str) -> None:
         self._done += 1
         self._progress("export", self._done, 3, note)
-
-
-def _app_numbers(student: Student) -> AppNumbers:
-    return AppNumbers(
-        student.windows.rate_hz,
-        student.channel_names,
-        student.units,
-        student.normalisation,
-        student.windows.class_names,
-    )
 
 
 def _write_model(folder: Path, model: ModelBytes) -> ModelFile:

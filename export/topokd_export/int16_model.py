@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from topokd_edge.bundle import open_model
 from topokd_edge.errors import CheckFailedError
-from topokd_export.gate import loss_of
-from topokd_export.int8_model import JUDGED_WINDOWS, held_out_index, torch_logits
+from topokd_export.int8_model import against_float32
 from topokd_export.quantise import write_int16
 from topokd_export.student import Student
 from topokd_export.verify import check
@@ -41,14 +37,10 @@ def judge_int16(student: Student, path: Path, limit: float) -> dict[str, Any]:
     CheckFailedError
         When more is lost; see `topokd_export.gate.Loss.exceeds`.
     """
-    index = held_out_index(student, JUDGED_WINDOWS)
-    x = student.normalised(index)
-    got, expected = open_model(path).run(x), torch_logits(student, x)
-    loss = loss_of(np.asarray(student.windows.y[index]), expected, got)
+    loss, apart, alike = against_float32(student, path)
     if loss.exceeds(limit):
         raise CheckFailedError(
             f"{loss.sentence('int16')}; {100 * limit:.1f} are allowed",
             hint="its weights are int8: export float32 alone; or allow more with --max-int8-loss",
         )
-    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    return check(loss.sentence("int16"), True, float(np.abs(got - expected).max()), agreement)
+    return check(loss.sentence("int16"), True, apart, alike)

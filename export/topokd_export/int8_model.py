@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from topokd_edge.bundle import open_model
 from topokd_edge.progress import Progress, silent
+from topokd_edge.rows import evenly
 from topokd_edge.run import Run
 from topokd_export.deploy import Array, DeployGraph
-from topokd_export.gate import loss_of, refuse_loss
+from topokd_export.gate import Loss, loss_of, refuse_loss
 from topokd_export.layers import layers_report
 from topokd_export.model_files import INT8_FILE
 from topokd_export.quantise import write_int8
@@ -72,14 +73,10 @@ def judge_int8(
     CheckFailedError
         When more is lost; see `topokd_export.gate.Loss.exceeds`.
     """
-    index = held_out_index(student, JUDGED_WINDOWS)
-    x = student.normalised(index)
-    got, expected = open_model(path).run(x), torch_logits(student, x)
-    loss = loss_of(np.asarray(student.windows.y[index]), expected, got)
+    loss, apart, alike = against_float32(student, path)
     layers = layers_report(made.graph, student.calibration(_REPORTED_WINDOWS), made.ranges)
     refuse_loss(loss, limit, layers)
-    agreement = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    entry = check(loss.sentence(), True, float(np.abs(got - expected).max()), agreement)
+    entry = check(loss.sentence(), True, apart, alike)
     told = {
         "settings": made.settings.model_dump(mode="json"),
         "loss": loss.to_dict(),
@@ -91,16 +88,35 @@ def judge_int8(
 def onnx_against_tflite(student: Student, folder: Path, path: str) -> dict[str, Any]:
     """Compare the int8 ONNX file `path` of a bundle with its int8 TFLite file on held-out windows."""
     x = student.normalised(held_out_index(student, _COMPARED_WINDOWS))
-    got, expected = (open_model(folder / name).run(x) for name in (path, INT8_FILE))
-    alike = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    apart, alike = _difference(*(open_model(folder / name).run(x) for name in (path, INT8_FILE)))
     name = f"{path} against {INT8_FILE}, {len(x)} held-out windows"
-    return check(name, alike >= ONNX_AGREEMENT, float(np.abs(got - expected).max()), alike)
+    return check(name, alike >= ONNX_AGREEMENT, apart, alike)
+
+
+def against_float32(student: Student, path: Path) -> tuple[Loss, float, float]:
+    """Compare a model file with the float student on held-out windows, evenly chosen.
+
+    Returns
+    -------
+    tuple
+        What accuracy is lost, the largest difference of a logit, and the share of windows classed alike.
+    """
+    index = held_out_index(student, JUDGED_WINDOWS)
+    x = student.normalised(index)
+    got, expected = open_model(path).run(x), torch_logits(student, x)
+    return loss_of(np.asarray(student.windows.y[index]), expected, got), *_difference(got, expected)
+
+
+def _difference(got: Array, expected: Array) -> tuple[float, float]:
+    """Return the largest difference of a logit, and the share of windows classed alike."""
+    alike = (got.argmax(axis=1) == expected.argmax(axis=1)).mean()
+    return float(np.abs(got - expected).max()), float(alike)
 
 
 def held_out_index(student: Student, most: int) -> npt.NDArray[np.int64]:
     """Return held-out windows, evenly chosen."""
     index = student.windows.of_subjects(student.held_out)
-    return index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64)]
+    return index[evenly(len(index), most)]
 
 
 def torch_logits(student: Student, x: Array) -> Array:

@@ -15,7 +15,9 @@ from topokd_edge.bundle import Normalisation, open_model
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.progress import Progress, silent
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, FoldRun, Predictions, Run
+from topokd_export.c.writer import AppNumbers
 from topokd_export.deploy import Array, DeployGraph, deploy_form
+from topokd_export.model_files import INT8_FILE
 from topokd_export.quantise import (
     CALIBRATION_WINDOWS,
     calibrated,
@@ -71,6 +73,14 @@ class Student:
     def units(self) -> tuple[str, ...]:
         """Units of its channels."""
         return tuple(self.windows.units[index] for index in self.channels)
+
+    @property
+    def app(self) -> AppNumbers:
+        """What an app must know of it."""
+        windows = self.windows
+        return AppNumbers(
+            windows.rate_hz, self.channel_names, self.units, self.normalisation, windows.class_names
+        )
 
     def normalised(self, index: npt.NDArray[np.int64]) -> Array:
         """Return windows of the set, its channels, normalised: float32 (len(index), channels, length)."""
@@ -180,7 +190,7 @@ def int8_predictions(run: Run, fold: int, seed: int, progress: Progress = silent
     index = student.windows.of_subjects(student.held_out)
     task = f"int8 student, fold {fold}, seed {seed}"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "student_int8.tflite"
+        path = Path(folder) / INT8_FILE
         path.write_bytes(write_int8(*int8_of(run, student, progress=progress)))
         model = open_model(path)
         logits = np.empty((len(index), student.graph.classes), dtype=np.float32)

@@ -12,7 +12,7 @@ from topokd_edge.bundle import Bundle, ModelFile, open_model
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.student import AGREEMENT
 from topokd_export.app_metadata import document_of
-from topokd_export.c.writer import AppNumbers
+from topokd_export.c.writer import app_numbers
 from topokd_export.deploy import Array
 from topokd_export.describe import check_full_int8, check_int16, describe_tflite
 from topokd_export.model_files import FLOAT_IO, INT8_FILE, INT16, ONNX, SUFFIXES, TFLITE, carried
@@ -139,23 +139,18 @@ def refuse_other_inside(path: Path) -> None:
 
 def _carried(bundle: Bundle, item: ModelFile) -> dict[str, Any]:
     """Compare the labels, channels and normalisation inside a file with the manifest's."""
-    said = bundle.manifest
-    expected = document_of(
-        AppNumbers(said.rate_hz, said.channel_names, said.units, said.normalisation, said.class_names)
-    )
-    same = carried(bundle.folder / item.path) == expected
+    same = carried(bundle.folder / item.path) == document_of(app_numbers(bundle.manifest))
     return check(f"{item.path}, labels and normalisation inside", same)
 
 
 def _c_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, Any]]:
-    from topokd_export.c.bundled import MAIN_FILE, app_numbers, c_checks
+    from topokd_export.c.bundled import MAIN_FILE, c_checks
 
     _refuse_other_names(bundle, "c", (MAIN_FILE,))
     return c_checks(bundle.folder, app_numbers(bundle.manifest), vectors["x"], vectors[MAIN_FILE])
 
 
 def _wasm_checks(bundle: Bundle, vectors: dict[str, Array]) -> list[dict[str, Any]]:
-    from topokd_export.c.bundled import app_numbers
     from topokd_export.wasm.bundled import FILES, wasm_checks
 
     _refuse_other_names(bundle, "wasm", FILES)

@@ -13,13 +13,13 @@ from topokd_bench.boards import Board, board_names, open_board
 from topokd_bench.local import Measured
 from topokd_bench.mcu import BATTERY_MWH, TARGET, CoreCounts, Duty, board_result, core_result
 from topokd_bench.windows import HeldOut
-from topokd_export.c.bundled import app_numbers
 from topokd_export.c.cores import CORES
 from topokd_export.c.cycles import SOURCES
 from topokd_export.c.firmware import FLAGS, Compiler
 from topokd_export.c.on_core import StudentOnCore
 from topokd_export.c.on_m55 import student_on
 from topokd_export.c.qemu import require_qemu
+from topokd_export.c.writer import app_numbers
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import console

@@ -17,6 +17,7 @@ from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.errors import BadInputError, UsageError
+from topokd_edge.rows import evenly
 from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER, FoldRun, Run
 from topokd_edge.topology.image import backend_for
 from topokd_edge.topology.params import ImageParams
@@ -232,7 +233,7 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
     subjects = tuple(run.fold(place.fold)["test"])
     index = windows.of_subjects(subjects)
     most = max(1, MOST_BYTES // (4 * len(windows.channels) * windows.length))
-    chosen = index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64)]
+    chosen = index[evenly(len(index), most)]
     fewer = len(chosen) < len(index)
     own = bundle.manifest.channels
     notes = [f"tried on {len(chosen)} of {len(index)} held-out windows, evenly spread"] if fewer else []

@@ -221,9 +221,10 @@ def _teacher_proof(path: Path, job: Job, held_out: HeldOut, channels: list[int])
 
 def _c(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Candidate:
     """Build the C student for the device from the int8 TFLite file."""
-    from topokd_export.c.bundled import MAIN_FILE, app_numbers
+    from topokd_export.c.bundled import MAIN_FILE
     from topokd_export.c.linux import linux_program
     from topokd_export.c.tflite_reader import read_integer_graph
+    from topokd_export.c.writer import app_numbers
     from topokd_export.verify import REFERENCE_TOLERANCE_LSB
 
     path = Path(str(job.args["path"]))

@@ -10,6 +10,7 @@ import numpy as np
 from topokd_bench import local
 from topokd_bench.pipelines import MODEL_FILE
 from topokd_bench.windows import TIMING_WINDOWS, HeldOut
+from topokd_export.model_files import INT8_FILE
 from topokd_export.quantise import calibration_windows
 from topokd_export.student import Student, student_of
 
@@ -19,6 +20,7 @@ from topokd_edge.distill.tuning.trials import Inner, inner_parts
 from topokd_edge.errors import BadInputError, DeviceError
 from topokd_edge.files import write_bytes
 from topokd_edge.models.wrn import count
+from topokd_edge.rows import evenly
 from topokd_edge.run import FoldRun
 
 PIPELINE = "student.int8"
@@ -103,7 +105,7 @@ def time_student(place: FoldRun, windows: WindowSet, inner: Inner) -> dict[str, 
 def _job(student: Student, folder: Path) -> local.Job:
     """Write the int8 file, and say how to run it."""
     content = student.quantise()
-    path = folder / "student_int8.tflite"
+    path = folder / INT8_FILE
     write_bytes(path, content)
     scale = student.normalisation
     args = {
@@ -119,5 +121,5 @@ def _job(student: Student, folder: Path) -> local.Job:
 def _timing_windows(student: Student) -> HeldOut:
     """Return a few raw windows of the validation subjects, without their classes."""
     index = student.windows.of_subjects(student.held_out)
-    chosen = index[np.linspace(0, len(index) - 1, min(TIMING_WINDOWS, len(index))).astype(np.int64)]
+    chosen = index[evenly(len(index), TIMING_WINDOWS)]
     return HeldOut(np.asarray(student.windows.x[chosen], dtype=np.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.rows import Rows
+from topokd_edge.rows import Rows, evenly
 from topokd_edge.topology.params import ImageParams, Range
 from topokd_edge.topology.sublevel import Essential, essential_code, refuse_non_finite
 
@@ -38,7 +38,7 @@ def sigma(x: Rows, rows: npt.NDArray[np.int64], params: ImageParams) -> float:
     """Return Scott's bandwidth of the median diagram; the published sigma where no diagram has two pairs."""
     from topokd_edge.topology.reference import diagrams
 
-    some = _spread(rows, _FOR_LOOPS if params.filtration == "delay" else _FOR_SIGMA)
+    some = rows[evenly(len(rows), _FOR_LOOPS if params.filtration == "delay" else _FOR_SIGMA)]
     birth, life = np.array(params.birth_range), np.array(params.persistence_range)
     long = np.diff(life)[:, 0]
     width = long if params.layout == "paper" else np.diff(birth)[:, 0]
@@ -50,11 +50,6 @@ def sigma(x: Rows, rows: npt.NDArray[np.int64], params: ImageParams) -> float:
             if len(places) > 1:
                 found.append(len(places) ** (-1 / 6) * np.sqrt(places.var(axis=0).mean()))
     return float(np.clip(np.median(found), 1e-3, 0.5)) if found else params.sigma
-
-
-def _spread(rows: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
-    """Return `most` of the rows, spread evenly."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]
 
 
 def _extremes(x: Rows, rows: npt.NDArray[np.int64], params: ImageParams) -> npt.NDArray[np.float64]:
@@ -77,7 +72,7 @@ def _of_loops(x: Rows, rows: npt.NDArray[np.int64], params: ImageParams) -> npt.
     """Return the extremes of loops in some of the windows."""
     from topokd_edge.topology.reference import diagrams
 
-    some = np.asarray(x[_spread(rows, _FOR_LOOPS)], dtype=np.float32)
+    some = np.asarray(x[rows[evenly(len(rows), _FOR_LOOPS)]], dtype=np.float32)
     return np.array(
         [
             [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.rows import Rows
+from topokd_edge.rows import Rows, evenly
 from topokd_edge.topology.image import Backend, persistence_images
 from topokd_edge.topology.params import ImageParams
 
@@ -49,7 +49,7 @@ def predict_cost(x: Rows, params: ImageParams, *, backend: Backend, sample: int 
     BadInputError
         As `persistence_images`.
     """
-    some = np.asarray(x[np.linspace(0, len(x) - 1, min(sample, len(x))).astype(np.int64)])
+    some = np.asarray(x[evenly(len(x), sample)])
     memory = predict_memory(x.shape[2], params, backend=backend)
     per_window = (
         _seconds_of_loops(some, params) if params.filtration == "delay" else _seconds(some, params, backend)

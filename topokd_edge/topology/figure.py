@@ -9,6 +9,7 @@ import numpy as np
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import UsageError
 from topokd_edge.files import refuse_existing, replacing
+from topokd_edge.rows import evenly
 from topokd_edge.topology.image import persistence_images
 from topokd_edge.topology.params import fit_params
 
@@ -45,7 +46,7 @@ def draw_window(windows: WindowSet, window: int, path: Path, *, overwrite: bool 
     refuse_existing(path, overwrite=overwrite)
     from matplotlib.figure import Figure
 
-    some = np.linspace(0, len(windows) - 1, min(_FITTED_ON, len(windows))).astype(np.int64)
+    some = evenly(len(windows), _FITTED_ON)
     params = fit_params(windows.x, rows=some)
     x = np.asarray(windows.x[window : window + 1])
     images = persistence_images(x, params)[0][0]

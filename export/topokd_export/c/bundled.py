@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from topokd_edge.bundle import Normalisation, dequantise, open_model, quantise_input
+from topokd_edge.bundle import dequantise, open_model, quantise_input
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.files import write_text
-from topokd_edge.manifest import Manifest
 from topokd_export.c.arena import plan_arena
 from topokd_export.c.host import HostStudent
 from topokd_export.c.integer_graph import IntegerGraph
@@ -20,10 +19,10 @@ from topokd_export.c.layouts import write_layouts
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, ram_bytes, weight_bytes, write_c
 from topokd_export.deploy import Array
+from topokd_export.model_files import INT8_FILE
 from topokd_export.verify import REFERENCE_TOLERANCE_LSB, check, compare
 
 FOLDER, MAIN_FILE = "c", "c/student.c"
-INT8_FILE = "student_int8.tflite"
 _SHIPPED_VECTORS = 3
 
 
@@ -68,17 +67,6 @@ def write_c_folder(folder: Path, app: AppNumbers, x: Array) -> tuple[Array, dict
         "weight_bytes": weight_bytes(graph),
     }
     return dequantise(logits, graph.output.scale, graph.output.zero_point), sizes
-
-
-def app_numbers(manifest: Manifest) -> AppNumbers:
-    """Return what the app must know, from a manifest."""
-    return AppNumbers(
-        manifest.rate_hz,
-        manifest.channel_names,
-        manifest.units,
-        Normalisation(manifest.normalisation.mean, manifest.normalisation.std),
-        manifest.class_names,
-    )
 
 
 def c_checks(folder: Path, app: AppNumbers, x: Array, expected: Array) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_edge.bundle import Normalisation, dequantise
+from topokd_edge.manifest import Manifest
 from topokd_edge.streaming import DEFAULT_OVERLAP, window_step
 from topokd_export.c import literals
 from topokd_export.c.arena import Plan, plan_arena
@@ -42,6 +43,17 @@ class AppNumbers:
     units: tuple[str, ...]
     normalisation: Normalisation
     class_names: tuple[str, ...]
+
+
+def app_numbers(manifest: Manifest) -> AppNumbers:
+    """Return what the app must know, from a manifest."""
+    return AppNumbers(
+        manifest.rate_hz,
+        manifest.channel_names,
+        manifest.units,
+        manifest.normalisation,
+        manifest.class_names,
+    )
 
 
 @dataclass(frozen=True)

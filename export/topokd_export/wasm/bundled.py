@@ -7,11 +7,12 @@ from typing import Any
 
 from topokd_edge.bundle import dequantise, open_model, quantise_input
 from topokd_edge.files import write_bytes, write_text
-from topokd_export.c.bundled import INT8_FILE, levels_of, refuse_changed
+from topokd_export.c.bundled import levels_of, refuse_changed
 from topokd_export.c.host import HostStudent
 from topokd_export.c.tflite_reader import read_integer_graph
 from topokd_export.c.writer import AppNumbers, SelfTest, write_c
 from topokd_export.deploy import Array
+from topokd_export.model_files import INT8_FILE
 from topokd_export.verify import REFERENCE_TOLERANCE_LSB, check, compare
 from topokd_export.wasm.build import CPUS, build_wasm
 from topokd_export.wasm.node import find_node, run_module
