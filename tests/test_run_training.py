@@ -283,6 +283,30 @@ def test_every_fold_and_seed_is_handed_on(data: Path, tmp_path: Path) -> None:
     assert not np.array_equal(*logits)
 
 
+def test_seeds_are_added_to_a_run(data: Path, tmp_path: Path) -> None:
+    at_once, one, both = tmp_path / "at-once", tmp_path / "grown", recipe("seeds=[0, 5]")
+    train_run(start_run(at_once, data, both), both, only_folds=[3], device="cpu")
+    train_run(start_run(one, data, recipe()), recipe(), only_folds=[3], device="cpu")
+    with pytest.raises(BadInputError):
+        continue_run(one, data, recipe("seeds=[5]"))
+    with pytest.raises(BadInputError):
+        continue_run(one, data, recipe("seeds=[0, 5]", "student.distilling.tau=0.6"))
+    handed: list[int] = []
+    train_run(
+        continue_run(one, data, both),
+        both,
+        only_folds=[3],
+        device="cpu",
+        after_fold=lambda _, place: handed.append(place.seed),
+    )
+    assert handed == [0, 5]
+    assert (one / "recipe.toml").read_bytes() == (at_once / "recipe.toml").read_bytes()
+    for seed in (0, 5):
+        grown, made = (Run.open(folder).fold_run(3, seed) for folder in (one, at_once))
+        for model in TRAINED:
+            assert np.array_equal(grown.predictions(model).logits, made.predictions(model).logits)
+
+
 @pytest.mark.parametrize("annealing", [True, False])
 def test_annealing_starts_from_the_student_trained_from_scratch(
     annealing: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -242,6 +242,11 @@ class Recipe(Part):
         """Return whether a file says the same, be it of a version that did not know every key yet."""
         return parse_recipe(path.read_text("utf-8"), str(path)) == self
 
+    def adds_seeds_to(self, path: Path) -> bool:
+        """Return whether this is the recipe of a file with more seeds, and nothing else differs."""
+        there = parse_recipe(path.read_text("utf-8"), str(path))
+        return set(there.seeds) < set(self.seeds) and there.model_copy(update={"seeds": self.seeds}) == self
+
 
 def told(problems: list[str]) -> PydanticCustomError:
     """Return an error of a section whose problems are worded already."""

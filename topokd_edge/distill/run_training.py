@@ -55,16 +55,17 @@ def start_run(out: Path, data: Path, recipe: Recipe, *, overwrite: bool = False)
 
 
 def continue_run(out: Path, data: Path, recipe: Recipe) -> Run:
-    """Open an unfinished run and check that it is the same job.
+    """Open an unfinished run and check that it is the same job; the recipe may have more seeds than the run.
 
     Raises
     ------
     BadInputError
-        When recipe or data differ from those the run was started with.
+        When anything else in the recipe, or the data, differs from what the run was started with.
     """
     run = Run.open(out)
     problems = []
-    if not recipe.is_in(out / "recipe.toml"):
+    more_seeds = recipe.adds_seeds_to(out / "recipe.toml")
+    if not more_seeds and not recipe.is_in(out / "recipe.toml"):
         problems.append("the recipe differs from the run's recipe.toml")
     if WindowSet.open(data).content_hash != run.data["content_hash"]:
         problems.append(f"{data} is not the window set of the run")
@@ -74,6 +75,8 @@ def continue_run(out: Path, data: Path, recipe: Recipe) -> Run:
             hint="give the run's own recipe and data, or start another run with another --out",
             problems=problems,
         )
+    if more_seeds:
+        write_text(out / "recipe.toml", recipe.to_toml())
     return run
 
 
