@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from topokd_bench.local import Effort, Job, Measured
 from topokd_bench.pipelines import TDA
 from topokd_bench.remote import Bench, Candidate, Proof
 from topokd_bench.result import BenchResult
-from topokd_bench.ssh import TARGET, Agent, parse_address
+from topokd_bench.ssh import Agent, parse_address
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle, open_model, quantise_input
+from topokd_edge.cli import _bench_tables
+from topokd_edge.cli._bench_outcome import Asked, Outcome
 from topokd_edge.cli._bench_plan import BenchPlan, find_run, make_plan
 from topokd_edge.errors import DeviceError, TopokdError
 from topokd_edge.progress import Progress
@@ -27,57 +29,8 @@ RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "c")
 _TEACHER_VECTORS = 16
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to bench; as the command's options of the same names."""
-
-    run: Path | None = None
-    windows: int | None = None
-    threads: int = 1
-    seconds: float = 3.0
-
-
-@dataclass
-class Found:
-    """What devices gave: results, whose windows they are of, notes, and what ended a device early."""
-
-    measured: list[Measured] = field(default_factory=list)
-    subjects: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    ended: list[DeviceError] = field(default_factory=list)
-
-    def by_target(self) -> dict[str, list[Measured]]:
-        """Return the results of each device."""
-        targets = dict.fromkeys(item.result.target for item in self.measured)
-        return {
-            target: [item for item in self.measured if item.result.target == target] for target in targets
-        }
-
-    def remarks(self, of: Callable[[list[Measured]], list[str]]) -> list[str]:
-        """Return what `of` remarks on the results of each device, and on its power supply."""
-        found = [f"{target}: {text}" for target, items in self.by_target().items() for text in of(items)]
-        weak = [item.result.target for item in self.measured if item.result.device.get("under_voltage")]
-        return found + [
-            f"{target}: the supply voltage was too low since boot; a Raspberry Pi then runs slower"
-            for target in dict.fromkeys(weak)
-        ]
-
-    def refuse_failed(self) -> None:
-        """Raise DeviceError for a device that vanished, or that could measure nothing."""
-        if self.ended:
-            raise self.ended[0]
-        for target, items in self.by_target().items():
-            if all(item.result.error for item in items):
-                raise DeviceError(
-                    f"{target}: no pipeline could be measured",
-                    problems=[f"{item.result.pipeline}: {item.result.error}" for item in items],
-                    hint="install a runtime there (pip install ai-edge-litert), "
-                    "or here what builds the C: pip install 'topokd-edge[c]'",
-                )
-
-
-def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: Progress) -> Found:
-    """Return results of every `ssh://...` of `targets`; a device that vanishes gives part of them.
+def measure(asked: Asked, targets: Sequence[str], progress: Progress) -> Outcome:
+    """Return results of every `ssh://...`; a device that vanishes gives part of them.
 
     Raises
     ------
@@ -86,27 +39,40 @@ def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: 
     MissingError
         When this machine has no ssh.
     """
-    found = Found()
-    if not any(target.startswith(TARGET) for target in targets):
-        return found
+    found = Outcome(
+        hint="install a runtime there (pip install ai-edge-litert), "
+        "or here what builds the C: pip install 'topokd-edge[c]'"
+    )
     with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder:
-        plan = make_plan(bundle, find_run(bundle, options.run), Path(folder), windows=options.windows)
+        bundle, run = asked.bundle, find_run(asked.bundle, asked.run)
+        plan = make_plan(bundle, run, Path(folder), windows=asked.windows)
         found.subjects = plan.subjects
         found.notes += [note for note in plan.notes if not note.startswith("ripser+persim")]
         jobs = [job for job in plan.jobs if job.factory != TDA]
         for target in targets:
-            if target.startswith(TARGET):
-                _measure_one(bundle, target, plan, jobs, options, found, progress)
+            _measure_one(asked, target, plan, jobs, found, progress)
+    found.notes += _remarks(found)
+    found.show = lambda: _bench_tables.show(asked.name, found, asked.threads)
     return found
 
 
+def _remarks(found: Outcome) -> list[str]:
+    """Return what there is to remark on the results of each device, and on its power supply."""
+    each = found.by_target().items()
+    remarks = [f"{target}: {text}" for target, items in each for text in _bench_tables.remarks(items)]
+    weak = [item.result.target for item in found.measured if item.result.device.get("under_voltage")]
+    return remarks + [
+        f"{target}: the supply voltage was too low since boot; a Raspberry Pi then runs slower"
+        for target in dict.fromkeys(weak)
+    ]
+
+
 def _measure_one(
-    bundle: Bundle,
+    asked: Asked,
     target: str,
     plan: BenchPlan,
     jobs: list[Job],
-    options: Options,
-    found: Found,
+    found: Outcome,
     progress: Progress,
 ) -> None:
     pipelines = list(dict.fromkeys(job.pipeline for job in jobs))
@@ -117,10 +83,10 @@ def _measure_one(
             bench = Bench(
                 agent,
                 plan.held_out,
-                bundle.digest,
-                threads=options.threads,
-                effort=Effort(seconds=options.seconds),
-                windows=options.windows,
+                asked.bundle.digest,
+                threads=asked.threads,
+                effort=Effort(seconds=asked.seconds),
+                windows=asked.windows,
             )
             if plan.held_out.y is not None and len(bench.chosen) < len(plan.held_out.x):
                 found.notes.append(
@@ -129,7 +95,7 @@ def _measure_one(
             for index, pipeline in enumerate(pipelines):
                 progress(target, index, len(pipelines), pipeline)
                 own = [job for job in jobs if job.pipeline == pipeline]
-                result, notes = _first_that_works(bench, bundle, own, plan.held_out, agent.facts)
+                result, notes = _first_that_works(bench, asked.bundle, own, plan.held_out, agent.facts)
                 found.measured.append(result)
                 found.notes += [f"{target}: {pipeline}: {note}" for note in notes]
                 done.add(pipeline)
@@ -138,7 +104,7 @@ def _measure_one(
             raise
         found.ended.append(error)
         rest = [pipeline for pipeline in pipelines if pipeline not in done]
-        found.measured += [_missed(target, pipeline, str(error), options.threads) for pipeline in rest]
+        found.measured += [_missed(target, pipeline, str(error), asked.threads) for pipeline in rest]
         found.notes.append(
             f"{target}: partial: {error.message}; not measured: {', '.join(rest) or 'nothing'}"
         )

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import enum
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from topokd_edge.cli import console
-from topokd_edge.errors import DeviceError, MissingError
+from topokd_edge.errors import MissingError
 
 if TYPE_CHECKING:
-    from topokd_bench.local import Measured
-
     from topokd_edge.bundle import Bundle
-    from topokd_edge.cli._bench_plan import BenchPlan
-    from topokd_edge.progress import Progress
-
-_COSTS = ["pipeline", "runtime", "p50 ms", "p95 ms", "p99 ms", "cold ms", "model kB", "peak MB", "ratio"]
-_ACCURACIES = ["pipeline", "runtime", "accuracy", "95 % interval", "over", "windows"]
-_YARDSTICK = "student.int8"
+    from topokd_edge.cli._bench_outcome import Outcome
 
 
 class _Compiler(enum.StrEnum):
@@ -89,14 +81,10 @@ def bench(
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json
     """
-    from topokd_bench.browser import TARGET as BROWSER
-    from topokd_bench.local import TARGET as LOCAL
-    from topokd_bench.mcu import TARGET as MCU
-
     from topokd_edge.bundle import Bundle
-    from topokd_edge.cli import _bench_npu, _bench_ssh
-    from topokd_edge.cli._bench_int8 import int8_cost
-    from topokd_edge.cli._bench_plan import check_targets, find_run, student_windows
+    from topokd_edge.cli._bench_kinds import run_all
+    from topokd_edge.cli._bench_outcome import Asked
+    from topokd_edge.cli._bench_plan import check_targets
     from topokd_edge.files import refuse_existing, write_json
 
     targets = check_targets(on)
@@ -104,103 +92,55 @@ def bench(
         refuse_existing(out, overwrite=overwrite)
     opened = Bundle.open(bundle)
     unchecked = _verify(opened)
-    measured: list[Measured] = []
-    counted: list[Measured] = []
-    phone: list[Measured] = []
-    plan: BenchPlan | None = None
-    subjects: tuple[str, ...] = ()
-    notes: list[str] = []
+    asked = Asked(
+        opened,
+        str(bundle),
+        run,
+        windows,
+        threads,
+        seconds,
+        compiler=compiler.value,
+        every=every,
+        battery=battery,
+        address=address,
+        port=port,
+        wait=wait,
+    )
     with console.progress() as progress:
-        modelled = _bench_npu.estimates(opened, targets, progress)
-        if any(target.startswith(MCU) for target in targets):
-            from topokd_edge.cli import _bench_mcu
-
-            held_out, subjects, notes = student_windows(opened, find_run(opened, run))
-            options = _bench_mcu.Options(held_out, windows, compiler.value, every, battery)
-            counted = _bench_mcu.measure(opened, targets, options, progress)
-            notes += _bench_mcu.notes(counted, options)
-        if BROWSER in targets:
-            from topokd_edge.cli import _bench_browser, _bench_browser_results
-
-            there = _bench_browser.Where(address, port, wait)
-            phone, whose = _bench_browser.run_there(opened, run, windows, seconds, there, progress)
-            subjects, notes = subjects or whose, [*notes, *_bench_browser_results.notes(phone)]
-        far = _bench_ssh.measure(
-            opened, targets, _bench_ssh.Options(run, windows, threads, seconds), progress
-        )
-        subjects, notes = subjects or far.subjects, [*notes, *far.notes]
-        if LOCAL in targets:
-            plan, measured = _run_here(
-                opened, run, windows=windows, threads=threads, seconds=seconds, progress=progress
-            )
-    cost = None if plan is None else int8_cost(measured, plan.held_out.subject)
-    if plan is not None:
-        subjects, notes = plan.subjects, [*notes, *plan.notes]
-    everything = [*measured, *far.measured, *phone, *counted, *modelled]
-    document: dict[str, Any] = {
-        "results": [item.result.to_dict() for item in everything],
-        "int8_cost": None if cost is None else cost.to_dict(),
-        "subjects": list(subjects),
-        "notes": list(dict.fromkeys([*unchecked, *notes, *_remarks(measured), *far.remarks(_remarks)])),
-        "partial": bool(far.ended),
-    }
+        outcomes = run_all(asked, targets, progress)
+    document = _document(outcomes, unchecked)
     if out is not None:
         write_json(out, document)
     if as_json:
         console.answer_json(document)
     else:
-        for target, items in {**({LOCAL: measured} if measured else {}), **far.by_target()}.items():
-            console.table(f"{bundle} on {target}, {threads} thread(s)", _COSTS, _costs(items))
-            if subjects:
-                console.table(f"held-out subjects {', '.join(subjects)}", _ACCURACIES, _accuracies(items))
-        if phone:
-            _bench_browser_results.show(str(bundle), phone)
-        if counted:
-            _bench_mcu.show(str(bundle), counted)
-        _bench_npu.show(str(bundle), modelled)
-        if cost is not None:
-            typer.echo(cost.sentence())
+        _show(outcomes)
     for remark in document["notes"]:
         console.note(f"note: {remark}")
-    far.refuse_failed()
-    if measured and all(item.result.error for item in measured):
-        raise DeviceError(
-            f"{LOCAL}: no pipeline could be measured",
-            problems=[
-                f"{item.result.pipeline} on {item.result.runtime}: {item.result.error}" for item in measured
-            ],
-            hint="topokd-edge doctor lists what is missing",
-        )
+    for outcome in outcomes:
+        outcome.refuse_failed()
 
 
-def _run_here(
-    bundle: Bundle,
-    run: Path | None,
-    *,
-    windows: int | None,
-    threads: int,
-    seconds: float,
-    progress: Progress,
-) -> tuple[BenchPlan, list[Measured]]:
-    """Measure every pipeline on this machine, one after another."""
-    from topokd_bench import local
+def _document(outcomes: list[Outcome], unchecked: list[str]) -> dict[str, Any]:
+    """Return what the command answers and writes."""
+    costs = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    notes = [*unchecked, *(note for outcome in outcomes for note in outcome.notes)]
+    return {
+        "results": [item.result.to_dict() for outcome in outcomes for item in outcome.measured],
+        "int8_cost": costs[0].to_dict() if costs else None,
+        "subjects": list(next((outcome.subjects for outcome in outcomes if outcome.subjects), ())),
+        "notes": list(dict.fromkeys(notes)),
+        "partial": any(outcome.ended for outcome in outcomes),
+    }
 
-    from topokd_edge.cli._bench_plan import find_run, make_plan
 
-    with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder:
-        work = Path(folder)
-        plan = make_plan(bundle, find_run(bundle, run), work, windows=windows)
-        plan.held_out.save(work / "windows.npz")
-        count = len(plan.jobs)
-        measured = local.run_all(
-            plan.jobs,
-            work / "windows.npz",
-            threads=threads,
-            effort=local.Effort(seconds=seconds),
-            before=lambda index, job: progress("bench", index, count, f"{job.pipeline} on {job.runtime}"),
-        )
-    progress("bench", count, count)
-    return plan, measured
+def _show(outcomes: list[Outcome]) -> None:
+    """Print the tables of each kind of target, and what int8 costs."""
+    for outcome in outcomes:
+        outcome.show()
+    for outcome in outcomes:
+        if outcome.cost is not None:
+            typer.echo(outcome.cost.sentence())
 
 
 def _verify(bundle: Bundle) -> list[str]:
@@ -214,76 +154,3 @@ def _verify(bundle: Bundle) -> list[str]:
         why = error.message if isinstance(error, MissingError) else f"it needs the package {error.name}"
         return [f"hashes are right; the self-test was not run whole: {why}"]
     return []
-
-
-def _costs(measured: list[Measured]) -> list[list[str]]:
-    """Return time and memory; `ratio` is p50 against that of the quickest int8 student."""
-    speeds = [
-        item.result.latency_ms["p50"]
-        for item in measured
-        if item.result.pipeline == _YARDSTICK and item.result.latency_ms is not None
-    ]
-    rows = []
-    for result in (item.result for item in measured):
-        latency = result.latency_ms
-        if latency is None:
-            rows.append([result.pipeline, result.runtime, "failed", *["-"] * (len(_COSTS) - 3)])
-            continue
-        rows.append(
-            [
-                result.pipeline,
-                result.runtime,
-                *(f"{latency[name]:.3f}" for name in ("p50", "p95", "p99")),
-                f"{latency['cold']:.0f}",
-                "-" if result.model_bytes is None else f"{result.model_bytes / 1e3:.1f}",
-                "-" if result.ram_bytes is None else f"{result.ram_bytes / 1e6:.0f}",
-                f"{latency['p50'] / min(speeds):.1f}x" if speeds else "-",
-            ]
-        )
-    return rows
-
-
-def _accuracies(measured: list[Measured]) -> list[list[str]]:
-    rows = []
-    for result in (item.result for item in measured):
-        if result.accuracy is not None and result.accuracy_ci95 is not None:
-            low, high = result.accuracy_ci95
-            interval = [f"{low:.3f} to {high:.3f}", result.accuracy_basis, str(result.windows)]
-            rows.append([result.pipeline, result.runtime, f"{result.accuracy:.3f}", *interval])
-    return rows
-
-
-def _remarks(measured: list[Measured]) -> list[str]:
-    """Return what went wrong, and which runs were disturbed."""
-    remarks, disturbed = [], []
-    for result in (item.result for item in measured):
-        name = f"{result.pipeline} on {result.runtime}"
-        if result.error:
-            remarks.append(f"{name} failed: {result.error}")
-        elif result.device.get("busy"):
-            disturbed.append(name)
-        if result.throttled:
-            remarks.append(f"{name}: the CPU throttled while it was timed")
-    if disturbed:
-        which = "every pipeline" if len(disturbed) == len(measured) else ", ".join(disturbed)
-        remarks.append(
-            f"the machine was busy with something else during {which}: "
-            "these latencies are too high; measure again on an idle machine"
-        )
-    if _int8_is_slower(measured):
-        remarks.append(
-            "int8 is slower than float32 here, on a CPU without int8 dot product instructions; "
-            "it says nothing of a device that has them, or that has no fast float32"
-        )
-    return remarks
-
-
-def _int8_is_slower(measured: list[Measured]) -> bool:
-    """Tell whether the same TFLite runtime is slower with int8 on a CPU without int8 dot products."""
-    speeds = {
-        item.result.pipeline: item.result.latency_ms["p50"]
-        for item in measured
-        if item.result.latency_ms is not None and item.result.runtime != "onnxruntime"
-    }
-    plain = not any(item.result.device.get("int8_dot_products") for item in measured)
-    return plain and speeds.get(_YARDSTICK, 0.0) > speeds.get("student.float32", float("inf"))
