@@ -13,7 +13,8 @@ from made_recordings import windows_of
 from topokd_edge.distill.checkpoint import save_model
 from topokd_edge.files import write_json
 from topokd_edge.models.wrn import WideResNet, WRNSpec
-from topokd_edge.run import DISTILLED_STUDENT, Predictions, Run
+from topokd_edge.run import DISTILLED_STUDENT, SIGNAL_TEACHER, TOPOLOGY_TEACHER, Predictions, Run
+from topokd_edge.topology.params import fit_params
 
 SPEC = WRNSpec(dims=1, depth=16, width=1, in_channels=3, classes=5)
 LENGTH = 50
@@ -122,3 +123,19 @@ def make_run(
         fold.predictions_path(DISTILLED_STUDENT)
     )
     return run
+
+
+def add_teachers(run: Run) -> tuple[WideResNet, WideResNet]:
+    """Give the fold of `make_run` teachers with random weights; return those of signal and topology."""
+    place, windows = run.fold_run(1, 0), run.windows()
+    params = fit_params(windows.x[windows.of_subjects(["1", "2"])], size=(16, 16))
+    image = {"mean": [0.1, 0.2, 0.3], "std": [0.2, 0.3, 0.1]}
+    write_json(
+        place.folder / "preprocessing.json",
+        {**place.preprocessing(), "topology": params.to_dict(), "image": image},
+    )
+    signal = random_student(seed=3)
+    topology = random_student(WRNSpec(dims=2, depth=10, width=1, in_channels=3, classes=5), seed=4)
+    save_model(place.model_folder(SIGNAL_TEACHER), signal, {"macs": 1})
+    save_model(place.model_folder(TOPOLOGY_TEACHER), topology, {"macs": 2})
+    return signal, topology

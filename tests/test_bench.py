@@ -9,7 +9,7 @@ import time
 import numpy as np
 import onnx
 import pytest
-from export_cases import make_run, random_student, torch_logits
+from export_cases import add_teachers, make_run, torch_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -25,13 +25,10 @@ from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_plan
 from topokd_edge.cli._bench_int8 import int8_cost
 from topokd_edge.cli.bench import bench
-from topokd_edge.distill.checkpoint import save_model
 from topokd_edge.errors import DeviceError
-from topokd_edge.files import write_json
-from topokd_edge.models.wrn import WRNSpec
-from topokd_edge.run import SIGNAL_TEACHER, TOPOLOGY_TEACHER, Run
+from topokd_edge.run import Run
 from topokd_edge.topology.image import persistence_images
-from topokd_edge.topology.params import fit_params
+from topokd_edge.topology.params import ImageParams
 
 QUICK = local.Effort(seconds=0.05, runs=20, warmup=2, timeout=120)
 
@@ -264,14 +261,9 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     run = make_run(folder)
     place, windows = run.fold_run(1, 0), run.windows()
-    params = fit_params(windows.x[windows.of_subjects(["1", "2"])], size=(16, 16))
-    scale = {"mean": [0.1, 0.2, 0.3], "std": [0.2, 0.3, 0.1]}
-    preprocessing = {**place.preprocessing(), "topology": params.to_dict(), "image": scale}
-    write_json(place.folder / "preprocessing.json", preprocessing)
-    signal = random_student(seed=3)
-    topology = random_student(WRNSpec(dims=2, depth=10, width=1, in_channels=3, classes=5), seed=4)
-    save_model(place.model_folder(SIGNAL_TEACHER), signal, {"macs": 1})
-    save_model(place.model_folder(TOPOLOGY_TEACHER), topology, {"macs": 2})
+    signal, topology = add_teachers(run)
+    preprocessing = place.preprocessing()
+    params, scale = ImageParams.from_dict(preprocessing["topology"]), preprocessing["image"]
     export_student(run, 1, 0, folder / "bundle")
     held_out = windows.of_subjects(["3"])
     raw, y = np.asarray(windows.x[held_out]), windows.y[held_out]
