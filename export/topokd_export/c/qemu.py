@@ -31,7 +31,8 @@ MACHINES = {
 }
 """QEMU's board for a core, and instructions between two ticks of its SysTick (25 or 32 MHz)."""
 _QEMU = "qemu-system-arm"
-_WRAPPED = ("conv", "scale", "add", "mean")
+WRAP = tuple(f"-Wl,--wrap=tk_run_{kind}" for kind in ("conv", "scale", "add", "mean"))
+"""So that the program around the student sees every layer (`wrapped.h`)."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,11 @@ def build_for_qemu(
         As `build_firmware`.
     """
     port = resources.files("topokd_export.c") / "emulation"
-    extra = {name: (port / name).read_text("utf-8") for name in ("mps3.c", "mps3.ld")}
-    wrap = tuple(f"-Wl,--wrap=tk_run_{kind}" for kind in _WRAPPED)
+    extra = {name: (port / name).read_text("utf-8") for name in ("mps3.c", "wrapped.h", "mps3.ld")}
     return link(
         {**files, **extra},
         core,
-        (*flags, *wrap, "-Wl,-T,mps3.ld"),
+        (*flags, *WRAP, "-Wl,-T,mps3.ld"),
         ("mps3.c", *SOURCES),
         compiler,
         placed=True,

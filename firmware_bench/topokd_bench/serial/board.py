@@ -1,0 +1,206 @@
+"""What the bench firmware on a board is asked, and what its answers mean."""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from topokd_bench.serial.link import Kind, Link, RefusedError, Why
+from topokd_bench.ssh import clean
+from topokd_bench.types import Array
+from topokd_edge.bundle import DeviceError
+
+PIECE = 256
+"""Bytes of a window in one frame: a damaged one costs little."""
+_ROUNDS = 3
+"""Times a window is sent, at most: a board that restarts forgets it."""
+_NUMBERS = struct.Struct("<8I32s")
+_MOST_ABOUT = 960
+_CLOCK_TOLERANCE = 0.03
+"""An RC oscillator is right to one per cent; a wrong divider is off by far more."""
+_COUNTER = 1 << 32
+_CLOCK_S = 2.0
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a board says of itself.
+
+    Attributes
+    ----------
+    ticks_hz, clock_hz
+        Rate of the counter it times with, and clock of the core.
+    channels, length, classes, layers
+        Of the student.
+    student_bytes, image_bytes
+        All memory of the student; code, tables and weights of the whole firmware.
+    digest
+        Of the bundle, hexadecimal.
+    about
+        `board`, `core`, `compiler`, `kernel`, `flags`, `code`.
+    """
+
+    ticks_hz: int
+    clock_hz: int
+    channels: int
+    length: int
+    classes: int
+    layers: int
+    student_bytes: int
+    image_bytes: int
+    digest: str
+    about: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One window: int8 logits (classes,), and how long it took."""
+
+    logits: npt.NDArray[np.int8]
+    ns: int
+
+
+class Board:
+    """A board with the bench firmware.
+
+    Parameters
+    ----------
+    link
+        A connection to it.
+
+    Attributes
+    ----------
+    hello
+        Known after `greet`.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._window = b""
+        self.hello: Hello
+
+    def greet(self) -> Hello:
+        """Hear what the board is.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer, or answers nonsense.
+        """
+        answer = self._link.ask(Kind.HELLO)
+        if not _NUMBERS.size <= len(answer) <= _NUMBERS.size + _MOST_ABOUT:
+            raise self._nonsense("HELLO")
+        *numbers, digest = _NUMBERS.unpack_from(answer)
+        text = clean(answer[_NUMBERS.size :].decode("utf-8", "replace"))
+        pairs = (line.partition("=") for line in text.splitlines())
+        self.hello = Hello(*numbers, digest.hex(), {key: value for key, _, value in pairs if key})
+        if not all(numbers):
+            raise self._nonsense("HELLO")
+        return self.hello
+
+    def load(self, window: Array) -> None:
+        """Send a raw window, float32 (length, channels)."""
+        self._window = np.ascontiguousarray(window, dtype="<f4").tobytes()
+        for at in range(0, len(self._window), PIECE):
+            self._link.ask(Kind.SAMPLES, struct.pack("<I", at) + self._window[at : at + PIECE])
+
+    def run(self) -> Ran:
+        """Classify the window that was sent, timed on the board.
+
+        Raises
+        ------
+        DeviceError
+            When the board answers nonsense, or its student fails.
+        """
+        begin = time.monotonic()
+        answer = self._of_window(Kind.RUN, 8 + self.hello.classes)
+        elapsed = time.monotonic() - begin
+        status, ticks = struct.unpack_from("<iI", answer)
+        self._check_status(status)
+        seconds = ticks / self.hello.ticks_hz
+        if elapsed * self.hello.ticks_hz >= _COUNTER:
+            raise DeviceError(f"{self._link.name}: a window takes longer than the board's counter can count")
+        if not 0 < seconds <= elapsed * (1 + _CLOCK_TOLERANCE):
+            raise DeviceError(
+                f"{self._link.name}: the board says {seconds:.6g} s for a run that was over in {elapsed:.6g} s",
+                hint="the counter of the board is not at the rate it says: the firmware's clocks are wrong",
+            )
+        return Ran(np.frombuffer(answer, np.int8, offset=8), round(seconds * 1e9))
+
+    def layers(self) -> tuple[npt.NDArray[np.int8], list[int]]:
+        """Classify the window that was sent; return logits, and a checksum of every layer's output."""
+        classes, count = self.hello.classes, self.hello.layers
+        answer = self._of_window(Kind.LAYERS, 4 + classes + 4 * count)
+        self._check_status(struct.unpack_from("<i", answer)[0])
+        logits = np.frombuffer(answer, np.int8, count=classes, offset=4)
+        return logits, list(struct.unpack_from(f"<{count}I", answer, 4 + classes))
+
+    def stack_bytes(self) -> int:
+        """Return the deepest the stack has been in any `run` since `greet`."""
+        return int(struct.unpack("<I", self._sized(self._link.ask(Kind.STACK), 4, "STACK"))[0])
+
+    def ticks_hz_seen(self, seconds: float = _CLOCK_S) -> float:
+        """Return the rate of the board's counter by this machine's clock.
+
+        Raises
+        ------
+        DeviceError
+            When it is not the rate that the board says.
+        """
+        (first, begin), _ = self._ticks(), time.sleep(seconds)
+        last, end = self._ticks()
+        seen = ((last - first) % _COUNTER) / (end - begin)
+        said = self.hello.ticks_hz
+        if abs(seen / said - 1) > _CLOCK_TOLERANCE:
+            raise DeviceError(
+                f"{self._link.name}: the board's counter runs at {seen / 1e6:.4g} MHz, its firmware says "
+                f"{said / 1e6:.4g}",
+                hint="its clocks are not set as the firmware thinks: times would be wrong",
+            )
+        return seen
+
+    def _ticks(self) -> tuple[int, float]:
+        """Return the counter and when it was read, the quickest of some tries."""
+        tries = []
+        for _ in range(5):
+            begin = time.monotonic()
+            ticks = struct.unpack("<I", self._sized(self._link.ask(Kind.TICKS), 4, "TICKS"))[0]
+            end = time.monotonic()
+            tries.append((end - begin, ticks, (begin + end) / 2))
+        _, ticks, when = min(tries)
+        return ticks, when
+
+    def _of_window(self, kind: Kind, size: int) -> bytes:
+        """Ask for work on the window; send it again to a board that restarted in between."""
+        crc = struct.pack("<I", zlib.crc32(self._window))
+        for _ in range(_ROUNDS):
+            try:
+                return self._sized(self._link.ask(kind, crc), size, kind.name)
+            except RefusedError as error:
+                if error.why != Why.WINDOW:
+                    raise
+            self.load(np.frombuffer(self._window, "<f4"))
+        raise DeviceError(
+            f"{self._link.name}: the board does not keep a window", hint="it may restart: check its power"
+        )
+
+    def _sized(self, answer: bytes, size: int, kind: str) -> bytes:
+        if len(answer) != size:
+            raise self._nonsense(kind)
+        return answer
+
+    def _check_status(self, status: int) -> None:
+        if status != 0:
+            raise DeviceError(f"{self._link.name}: the student answered {status} on the board")
+
+    def _nonsense(self, kind: str) -> DeviceError:
+        return DeviceError(
+            f"{self._link.name}: answered nonsense to {kind}",
+            hint="build and flash the firmware again: topokd-edge firmware",
+        )
