@@ -33,6 +33,7 @@ _PACKAGES = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime", "on
 _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8"}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_SLICE = {"warmup": 0, "runs": 1}
 _CHUNK = 1 << 20
 
 
@@ -93,7 +94,7 @@ def state() -> dict[str, Any]:
     counts = [number_of(path) for path in _CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     known = [count for count in counts if count is not None]
     return {
-        "khz": number_of(_CPU / "cpu0/cpufreq/scaling_cur_freq"),
+        "khz": number_of(_CPU / f"cpu{quickest(1)[0]}/cpufreq/scaling_cur_freq"),
         "temperature_c": None if millidegrees is None else millidegrees / 1000,
         "load": load_average(),
         "throttle_count": sum(known) if known else None,
@@ -201,33 +202,47 @@ def work(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     except ImportError as error:
         return {"missing": str(error)}
     shape = job["shape"]
+    cores = pin(job)
     baseline = peak_memory()
     raw = np.fromfile(str(folder / job["timing"]), "<f4").reshape(-1, *shape)
     column = (len(job["mean"]), 1)
     mean = np.array(job["mean"], np.float32).reshape(column)
     std = np.array(job["std"], np.float32).reshape(column)
-    begin = time.perf_counter_ns()
-    try:
+
+    def start() -> tuple[Any, list[int]]:
+        begin = time.perf_counter_ns()
         model = (Onnx if job["runtime"] == "onnxruntime" else TFLite)(job, str(folder / job["model"]))
+        loaded = time.perf_counter_ns()
+        model.run((raw[0][job["channels"]] - mean) / std)
+        return model, [loaded - begin, time.perf_counter_ns() - loaded]
+
+    try:
+        model, cold = start()
     except ImportError as error:
         return {"missing": str(error)}
+    if job["cold_only"]:
+        return {"cold": [*cold, sum(start()[1])]}
 
     def logits(window: Any) -> Any:
         return model.run((window[job["channels"]] - mean) / std)
 
-    logits(raw[0])
-    cold_ns = time.perf_counter_ns() - begin
+    def run_once(index: int) -> Any:
+        return logits(raw[index % len(raw)])
+
     tests = np.fromfile(str(folder / job["test"]), "<f4").reshape(-1, len(job["channels"]), shape[1])
     proof = prove(job, folder, [model.run(window).tolist() for window in tests])
     if "mismatch" in proof:
         return proof
-    timed = times(lambda index: logits(raw[index % len(raw)]), job)
+    timed = times(run_once, job)
     peak = peak_memory()
+    timed.update(paced(run_once, job))
+    timed.update(sustained(lambda seconds: times(run_once, {**job, **_SLICE, "seconds": seconds})["ns"], job))
     held_out = np.memmap(str(folder / job["windows"]), "<f4", "r") if job["windows"] else raw[:0]
     return {
         **proof,
         **timed,
-        "cold_ns": cold_ns,
+        "cold_ns": sum(cold),
+        "pinned_cores": cores,
         "ram_bytes": peak,
         "ram_baseline_bytes": baseline,
         "labels": [int(logits(window).argmax()) for window in held_out.reshape(-1, *shape)],
@@ -258,6 +273,53 @@ def times(run_once: Any, job: dict[str, Any]) -> dict[str, Any]:
         run_once(len(found))
         found.append(clock() - begin)
     return {"ns": found, **shares(everyone, time.process_time() - cpu, time.perf_counter() - wall)}
+
+
+def paced(run_once: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """Time calls that begin `every` seconds apart, asleep between them."""
+    if not job["paced"]:
+        return {}
+    found: list[int] = []
+    before, everyone, cpu, wall = state(), busy_seconds(), time.process_time(), time.perf_counter()
+    due = time.monotonic()
+    for index in range(job["paced"]["runs"]):
+        due = max(due + job["paced"]["every"], time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+        begin = time.perf_counter_ns()
+        run_once(index)
+        found.append(time.perf_counter_ns() - begin)
+    share = shares(everyone, time.process_time() - cpu, time.perf_counter() - wall)
+    return {"paced": {"ns": found, "before": before, "after": state(), **share}}
+
+
+def sustained(slice_of: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """Call back to back for minutes, in ten slices; of each, its number of calls, median, and state after."""
+    if not job["sustained"]:
+        return {}
+    before, slices, ns = state(), [], []
+    for _ in range(10):
+        ns = sorted(slice_of(job["sustained"] / 10))
+        slices.append({"calls": len(ns), "p50_ns": ns[(len(ns) - 1) // 2], "state": state()})
+    return {"sustained": {"before": before, "slices": slices, "ns": ns[:: 1 + len(ns) // 10000]}}
+
+
+def pin(job: dict[str, Any]) -> list[int] | None:
+    """Keep this process on as many cores as it has threads, if it shall; return which."""
+    if not job["pin"] or not hasattr(os, "sched_setaffinity"):
+        return None
+    os.sched_setaffinity(0, quickest(job["threads"]))
+    return sorted(os.sched_getaffinity(0))
+
+
+def quickest(count: int) -> list[int]:
+    """Return the quickest cores this process may use, and of alike ones the last."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+    def quickness(core: int) -> tuple[int, int]:
+        own = _CPU / f"cpu{core}"
+        return number_of(own / "cpu_capacity") or number_of(own / "cpufreq/cpuinfo_max_freq") or 0, core
+
+    return sorted(sorted(usable, key=quickness)[-count:])
 
 
 def shares(before: float | None, own: float, passed: float) -> dict[str, Any]:
@@ -294,25 +356,34 @@ def work_c(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Measure the C program; it needs no numpy."""
     program = folder / job["model"]
     program.chmod(0o700)
+    cores = pin(job)
+    timing = interleaved(folder / job["timing"], job)
+    begin = time.perf_counter_ns()
+    run_c(program, ["label"], timing[: len(timing) // job["timing_count"]])
+    cold = [0, time.perf_counter_ns() - begin]
+    if job["cold_only"]:
+        return {"cold": [*cold, cold[1]]}
     levels = run_c(program, ["levels"], (folder / job["test"]).read_bytes())
     zero, scale = job["zero_point"], job["scale"]
     proof = prove(job, folder, [[(int(q) - zero) * scale for q in row.split()] for row in levels])
     if "mismatch" in proof:
         return proof
-    timing = interleaved(folder / job["timing"], job)
-    begin = time.perf_counter_ns()
-    run_c(program, ["label"], timing[: len(timing) // job["timing_count"]])
-    cold_ns = time.perf_counter_ns() - begin
     everyone, cpu, wall = busy_seconds(), children_seconds(), time.perf_counter()
     arguments = ["time", str(job["warmup"]), str(job["runs"]), str(job["seconds"])]
     ram, *ns = [int(line) for line in run_c(program, arguments, timing)]
     share = shares(everyone, children_seconds() - cpu, time.perf_counter() - wall)
+    lasting = sustained(
+        lambda seconds: [int(line) for line in run_c(program, ["time", "0", "1", str(seconds)], timing)[1:]],
+        job,
+    )
     held_out = interleaved(folder / job["windows"], job) if job["windows"] else b""
     return {
         **proof,
         **share,
+        **lasting,
         "ns": ns,
-        "cold_ns": cold_ns,
+        "cold_ns": sum(cold),
+        "pinned_cores": cores,
         "ram_bytes": ram * 1024 or None,
         "ram_baseline_bytes": None,
         "labels": [int(line) for line in run_c(program, ["label"], held_out)] if held_out else [],

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 _CPU = Path("/sys/devices/system/cpu")
+_ZONES = Path("/sys/class/thermal")
+_SUPPLIES = Path("/sys/class/power_supply")
+_CPU_ZONE = ("cpu", "pkg", "soc", "core")
+"""What the kernel names a temperature sensor of the processor by; `thermal_zone*/type` holds it."""
 _INT8_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8"})
 """Instructions, as /proc/cpuinfo spells them, without which int8 is often no faster than float32."""
 _OTHERS = 0.25
@@ -20,15 +24,18 @@ _OWN_CORE = 0.95
 def describe() -> dict[str, Any]:
     """Return the CPU, cores, clock governor, memory and operating system; what cannot be read is None.
 
-    `int8_dot_products` lists the CPU's own instructions for int8 arithmetic.
+    `int8_dot_products` lists the CPU's own instructions for int8 arithmetic, `virtual` tells a virtual
+    machine, and `supply` is "mains" or "battery".
     """
     return {
         "cpu": _cpu_name(),
         "int8_dot_products": sorted(_INT8_DOT_PRODUCTS & set(_cpu_info("flags", "Features").split())),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": len(usable_cores()),
         "memory_bytes": _memory_bytes(),
+        "virtual": _virtual(),
+        "supply": _supply(),
         "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
         "max_khz": _number(_CPU / "cpu0/cpufreq/cpuinfo_max_freq"),
         "os": f"{platform.system()} {platform.release()}",
@@ -67,8 +74,51 @@ def throttle_count() -> int | None:
 
 
 def current_khz() -> int | None:
-    """Return the clock of the first core now, in kHz; None when it cannot be read."""
-    return _number(_CPU / "cpu0/cpufreq/scaling_cur_freq")
+    """Return the clock now, in kHz, of the quickest core that this process may use; None when not known."""
+    clocks = [_number(_CPU / f"cpu{core}/cpufreq/scaling_cur_freq") for core in usable_cores()]
+    return max((clock for clock in clocks if clock is not None), default=None)
+
+
+def temperature_c() -> float | None:
+    """Return the hottest of the processor's temperature sensors, in degrees Celsius; None without one."""
+    found = [
+        _number(zone / "temp")
+        for zone in _ZONES.glob("thermal_zone*")
+        if any(word in (_text(zone / "type") or "").lower() for word in _CPU_ZONE)
+    ]
+    return max((value / 1000 for value in found if value is not None), default=None)
+
+
+def state(when: str) -> dict[str, float | None]:
+    """Return clock and temperature now, with `when` behind their names."""
+    return {f"khz_{when}": current_khz(), f"temperature_c_{when}": temperature_c()}
+
+
+def usable_cores() -> list[int]:
+    """Return the numbers of the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def pin(count: int) -> list[int] | None:
+    """Keep this process and its threads to come on `count` cores; None where the system cannot.
+
+    Quickest first, of each physical core one before the second of any, and of alike ones those with the
+    highest numbers, since the first core often serves the interrupts.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    ranked = sorted(usable_cores(), key=lambda core: (_capacity(core), core), reverse=True)
+    seen: set[str] = set()
+    second: dict[int, bool] = {}
+    for core in ranked:
+        physical = _text(_CPU / f"cpu{core}/topology/thread_siblings_list") or str(core)
+        second[core] = physical in seen
+        seen.add(physical)
+    chosen = sorted(ranked, key=lambda core: second[core])[:count]
+    os.sched_setaffinity(0, chosen)
+    return sorted(chosen)
 
 
 def peak_memory_bytes() -> int:
@@ -98,6 +148,28 @@ def _cpu_info(*keys: str) -> str:
         if key.strip() in keys:
             return value.strip()
     return ""
+
+
+def _capacity(core: int) -> int:
+    """Return how quick a core is: on Arm relative to the others, elsewhere its highest clock; 0 not known."""
+    own = _CPU / f"cpu{core}"
+    return _number(own / "cpu_capacity") or _number(own / "cpufreq/cpuinfo_max_freq") or 0
+
+
+def _virtual() -> bool | None:
+    """Tell a virtual machine: x86 has a flag of it; on Arm only some hypervisors tell."""
+    if Path("/proc/device-tree/hypervisor").exists():
+        return True
+    flags = _cpu_info("flags").split()
+    return "hypervisor" in flags if flags else None
+
+
+def _supply() -> str | None:
+    """Return what feeds the machine, as the kernel knows it: a mains adapter, or a battery that is not."""
+    kinds = [(_text(path / "type"), path) for path in sorted(_SUPPLIES.glob("*"))]
+    if any(kind in ("Mains", "USB") and _number(path / "online") for kind, path in kinds):
+        return "mains"
+    return "battery" if any(kind == "Battery" for kind, _ in kinds) else None
 
 
 def _memory_bytes() -> int | None:

@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from topokd_bench import device
 from topokd_bench.result import BenchResult
 
 TARGET = "local"
+PACED_RUNS = 20
+"""Calls of the duty-cycled mode, at least: a window may come every second only."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -68,16 +71,46 @@ class Effort:
     warmup
         Calls before.
     timeout
-        Seconds after which a worker is stopped, accuracy included.
+        Seconds after which a worker is stopped, accuracy included; `every` and `sustained` add to it.
+    starts
+        Fresh processes whose cold start is measured, before the one that is timed; 0: that one's own.
+    pin
+        Whether to keep a pipeline on as many cores as it has threads.
+    every
+        Seconds between windows of a duty-cycled mode that is measured too; None: not.
+    sustained
+        Seconds of a sustained mode that is measured too; None: not.
     """
 
     seconds: float = 3.0
     runs: int = 50
     warmup: int = 10
     timeout: float = 900.0
+    starts: int = 0
+    pin: bool = False
+    every: float | None = None
+    sustained: float | None = None
+
+    def paced(self) -> dict[str, float] | None:
+        """Return how the duty-cycled mode is timed: for `seconds`, at least 20 calls; None when not asked."""
+        if self.every is None:
+            return None
+        return {"runs": max(PACED_RUNS, round(self.seconds / self.every)), "every": self.every}
+
+    def allowed(self) -> float:
+        """Return the seconds after which a worker is stopped."""
+        paced = self.paced()
+        waits = 0.0 if paced is None else paced["runs"] * paced["every"]
+        return self.timeout + waits + (self.sustained or 0.0)
 
 
 def run(job: Job, windows: Path, *, threads: int = 1, effort: Effort | None = None) -> Measured:
+    """Measure one pipeline in a worker process, back to back only; see `run_modes`."""
+    effort = replace(effort or Effort(), every=None, sustained=None)
+    return run_modes(job, windows, threads=threads, effort=effort)[0]
+
+
+def run_modes(job: Job, windows: Path, *, threads: int = 1, effort: Effort | None = None) -> list[Measured]:
     """Measure one pipeline in a worker process.
 
     Parameters
@@ -89,32 +122,87 @@ def run(job: Job, windows: Path, *, threads: int = 1, effort: Effort | None = No
     threads
         Threads for the runtime and the numeric libraries.
     effort
-        How long to measure.
+        How long to measure, and how.
 
     Returns
     -------
-    Measured
-        With `result.error` set when the worker died, ran out of time or refused; never an exception.
+    list of Measured
+        Back to back first, then the other modes that were asked for. With `result.error` set, and alone, when
+        the worker died, ran out of time or refused; never an exception.
     """
     effort = effort or Effort()
     spec = {
         "factory": job.factory,
         "args": {**job.args, "threads": threads},
         "windows": str(windows),
+        "pin": threads if effort.pin else None,
+        "cold_only": False,
         "warmup": effort.warmup,
         "runs": effort.runs,
         "seconds": effort.seconds,
         "accuracy_windows": job.accuracy_windows,
+        "paced": effort.paced(),
+        "sustained": effort.sustained,
     }
     load_before = device.load_average()
-    answer = _ask_worker(spec, threads, effort.timeout)
+    cold = _cold_starts(spec, threads, effort)
+    answer = _ask_worker(spec, threads, effort.allowed())
     predicted = answer.pop("predicted", {"window": [], "correct": []})
-    facts = answer.get("device", device.describe())
-    busy = device.is_busy(facts.get("others_share"), facts.get("cpu_share"))
-    loads = {"load_before": load_before, "load_after": device.load_average(), "busy": busy}
-    answer["device"] = {**facts, **loads}
+    modes = answer.pop("modes", {})
+    loads = {"load_before": load_before, "load_after": device.load_average()}
+    answer["device"] = _with_busy({**answer.get("device", device.describe()), **loads})
+    if cold is not None and answer.get("latency_ms"):
+        answer["cold"] = cold
+        answer["latency_ms"]["cold"] = median(cold["total_ms"])
     correct = dict(zip(predicted["window"], predicted["correct"], strict=True))
-    return as_measured(job, answer, TARGET, threads, correct)
+    steady = as_measured(job, answer, TARGET, threads, correct)
+    return [steady, *(other_mode(steady.result, mode, fields) for mode, fields in modes.items())]
+
+
+def _cold_starts(spec: dict[str, Any], threads: int, effort: Effort) -> dict[str, Any] | None:
+    """Start fresh processes for nothing but the first window; None when one fails, as the timed one will."""
+    answers = [
+        _ask_worker({**spec, "cold_only": True}, threads, effort.timeout) for _ in range(effort.starts)
+    ]
+    if not answers or any("error" in answer for answer in answers):
+        return None
+    parts = {name: median(answer[name] for answer in answers) for name in ("load_ms", "first_ms", "again_ms")}
+    return {"total_ms": [answer["total_ms"] for answer in answers], **parts}
+
+
+def _with_busy(facts: dict[str, Any]) -> dict[str, Any]:
+    return {**facts, "busy": device.is_busy(facts.get("others_share"), facts.get("cpu_share"))}
+
+
+def other_mode(steady: BenchResult, mode: str, fields: dict[str, Any]) -> Measured:
+    """Return the result of another mode.
+
+    Parameters
+    ----------
+    steady
+        The result of the same process, of which all is kept that is not measured anew; without accuracy.
+    mode
+        See `BenchResult`.
+    fields
+        `latency_ms` without `cold`, `runs`, `warmup`, `throttled`, `device` and, if sustained, `sustained`.
+    """
+    cold = (steady.latency_ms or {})["cold"]
+    return Measured(
+        replace(
+            steady,
+            mode=mode,
+            latency_ms={**fields["latency_ms"], "cold": cold},
+            runs=fields["runs"],
+            warmup=fields["warmup"],
+            throttled=fields["throttled"],
+            sustained=fields.get("sustained"),
+            device=_with_busy({**steady.device, **fields["device"]}),
+            accuracy=None,
+            accuracy_ci95=None,
+            accuracy_basis="",
+            windows=0,
+        )
+    )
 
 
 def as_measured(
@@ -153,16 +241,32 @@ def run_all(
     jobs: list[Job],
     windows: Path,
     *,
-    threads: int = 1,
+    threads: Sequence[int] = (1,),
     effort: Effort | None = None,
     before: Callable[[int, Job], None] = lambda index, job: None,
 ) -> list[Measured]:
-    """Measure pipelines one after another, never two at once; `before` is told what comes next."""
+    """Measure pipelines one after another, never two at once; `before` is told what comes next.
+
+    Accuracy, cold starts and other modes are measured with the first number of threads only, and the
+    sustained mode of `lasting(jobs)` only: it takes minutes.
+    """
+    effort = effort or Effort()
+    brief = replace(effort, starts=0, every=None, sustained=None)
     measured = []
-    for index, job in enumerate(jobs):
-        before(index, job)
-        measured.append(run(job, windows, threads=threads, effort=effort))
+    for number, count in enumerate(threads):
+        for index, job in enumerate(jobs):
+            before(number * len(jobs) + index, job)
+            own, how = (replace(job, accuracy_windows=0), brief) if number else (job, effort)
+            if job.pipeline != lasting(jobs):
+                how = replace(how, sustained=None)
+            measured += run_modes(own, windows, threads=count, effort=how)
     return measured
+
+
+def lasting(jobs: Sequence[Job]) -> str:
+    """Return the pipeline that is measured for minutes: the int8 student, else the student."""
+    names = {job.pipeline for job in jobs}
+    return "student.int8" if "student.int8" in names else "student.float32"
 
 
 def _ask_worker(spec: dict[str, Any], threads: int, timeout: float) -> dict[str, Any]:

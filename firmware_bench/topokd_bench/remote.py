@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from topokd_bench import device
 from topokd_bench.accuracy import accuracy_fields
-from topokd_bench.local import Effort, Job, Measured, as_measured
+from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode
 from topokd_bench.ssh import Agent, clean, plain
-from topokd_bench.timing import NS_PER_MS, Timing
+from topokd_bench.timing import NS_PER_MS, Timing, sustained_summary
 from topokd_bench.types import Array
 from topokd_bench.windows import TIMING_WINDOWS, HeldOut
 
@@ -70,8 +71,10 @@ class Bench:
         Raw windows.
     digest
         Of the bundle.
-    threads, effort
-        As of `topokd_bench.local.run`.
+    threads
+        Numbers of threads; all but the time of a steady run is measured with the first only.
+    effort
+        As of `topokd_bench.local.run_modes`.
     windows
         Held-out windows to classify, at most.
     """
@@ -82,12 +85,12 @@ class Bench:
         held_out: HeldOut,
         digest: str,
         *,
-        threads: int = 1,
+        threads: Sequence[int] = (1,),
         effort: Effort | None = None,
         windows: int | None = None,
     ) -> None:
         self._agent, self._held_out, self._digest = agent, held_out, digest
-        self._threads, self._effort = threads, effort or Effort()
+        self._threads, self._effort = tuple(threads), effort or Effort()
         each = held_out.x[0].size * 4
         most = max(1, MOST_BYTES // each)
         self.chosen = held_out.spread(most if windows is None else min(windows, most))
@@ -98,48 +101,90 @@ class Bench:
         if held_out.y is not None:
             self._put("windows", _floats(held_out.x[self.chosen]))
 
-    def measure(self, candidate: Candidate) -> tuple[Measured | None, str]:
+    def measure(self, candidate: Candidate, *, lasting: bool = False) -> tuple[list[Measured], str]:
         """Measure a candidate.
+
+        Parameters
+        ----------
+        candidate
+            The model.
+        lasting
+            Whether to measure the sustained mode too, if that is asked for.
 
         Returns
         -------
         tuple
-            The result, None when the runtime is not there or died; and why. A model that answers wrongly is a
-            result with an error.
+            The results, steady first; none when the runtime is not there or died; and why. A model that
+            answers wrongly is a result with an error.
 
         Raises
         ------
         DeviceError
             When the device vanishes or cannot take the files.
         """
-        answer = self._agent.run(self._job(candidate))
-        raw = answer.get("answer")
-        raw = raw if isinstance(raw, dict) else {"error": "the agent answered nonsense"}
+        job = self._job(candidate, self._threads[0], lasting=lasting)
+        answer, raw = self._run(job)
         for key in ("missing", "died", "error"):
             if key in raw:
-                return None, f"{candidate.runtime}: {_why(key, clean(str(raw[key])))}"
+                return [], f"{candidate.runtime}: {_why(key, clean(str(raw[key])))}"
         if "mismatch" in raw:
             fields: dict[str, Any] = {"error": f"self-test failed: {clean(str(raw['mismatch']))}"}
-            return self._row(candidate, fields, {}), ""
+            return [self._row(candidate, fields, {})], ""
         try:
             fields, correct = self._fields(raw, _state(answer, "before"), _state(answer, "after"))
+            if cold := self._cold_starts(job):
+                fields["cold"] = cold
+                fields["latency_ms"]["cold"] = median(cold["total_ms"])
+            steady = self._row(candidate, fields, correct)
+            others = [other_mode(steady.result, mode, each) for mode, each in _modes(raw, job).items()]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             nonsense = {"error": f"the device answered nonsense ({type(error).__name__}: {error})"}
-            return self._row(candidate, nonsense, {}), ""
-        return self._row(candidate, fields, correct), ""
+            return [self._row(candidate, nonsense, {})], ""
+        return [steady, *others, *self._more_threads(candidate)], ""
+
+    def _run(self, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        answer = self._agent.run(job)
+        raw = answer.get("answer")
+        return answer, raw if isinstance(raw, dict) else {"error": "the agent answered nonsense"}
+
+    def _cold_starts(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """Start fresh processes for nothing but the first window."""
+        short = {**job, "cold_only": True, "timeout": self._effort.timeout}
+        found = [
+            [int(value) / NS_PER_MS for value in self._run(short)[1]["cold"]]
+            for _ in range(self._effort.starts)
+        ]
+        if not found:
+            return None
+        names = ("load_ms", "first_ms", "again_ms")
+        parts = {name: median(each[place] for each in found) for place, name in enumerate(names)}
+        return {"total_ms": [each[0] + each[1] for each in found], **parts}
+
+    def _more_threads(self, candidate: Candidate) -> list[Measured]:
+        """Time the candidate with other numbers of threads; the C has one whatever it is given."""
+        found = []
+        for threads in self._threads[1:] if candidate.runtime != "c" else ():
+            answer, raw = self._run({**self._job(candidate, threads), "windows": "", "paced": None})
+            try:
+                fields, _ = self._fields(raw, _state(answer, "before"), _state(answer, "after"))
+            except (KeyError, TypeError, ValueError, IndexError):
+                fields = {"error": clean(str(raw.get("error", "the device answered nonsense")))}
+            found.append(self._row(candidate, fields, {}, threads))
+        return found
 
     def failed(self, job: Job, why: str) -> Measured:
         """Return a result without figures."""
         target = self._agent.address.text
-        return as_measured(job, {"error": why, "device": dict(self._agent.facts)}, target, self._threads)
+        return as_measured(job, {"error": why, "device": dict(self._agent.facts)}, target, self._threads[0])
 
-    def _row(self, candidate: Candidate, fields: dict[str, Any], correct: dict[int, bool]) -> Measured:
+    def _row(
+        self, candidate: Candidate, fields: dict[str, Any], correct: dict[int, bool], threads: int = 0
+    ) -> Measured:
+        threads = 1 if candidate.runtime == "c" else threads or self._threads[0]
         known = {"runtime": candidate.runtime, "device": dict(self._agent.facts)}
-        return as_measured(
-            candidate.job, {**known, **fields}, self._agent.address.text, self._threads, correct
-        )
+        return as_measured(candidate.job, {**known, **fields}, self._agent.address.text, threads, correct)
 
-    def _job(self, candidate: Candidate) -> dict[str, Any]:
+    def _job(self, candidate: Candidate, threads: int, *, lasting: bool = False) -> dict[str, Any]:
         job, proof = candidate.job, candidate.proof
         name = f"{job.pipeline}-{candidate.runtime}"
         names = {"model": name, "test": f"{name}-test", "expected": f"{name}-expected"}
@@ -161,11 +206,15 @@ class Bench:
             "agreement": proof.agreement,
             "scale": proof.scale,
             "zero_point": proof.zero_point,
-            "threads": self._threads,
+            "threads": threads,
+            "pin": self._effort.pin,
+            "cold_only": False,
+            "paced": self._effort.paced(),
+            "sustained": self._effort.sustained if lasting else None,
             "warmup": self._effort.warmup,
             "runs": self._effort.runs,
             "seconds": self._effort.seconds,
-            "timeout": self._effort.timeout,
+            "timeout": self._effort.allowed(),
         }
 
     def _put(self, name: str, content: bytes) -> None:
@@ -177,14 +226,13 @@ class Bench:
         self, raw: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[int, bool]]:
         """Turn what an agent counted into fields of `BenchResult`."""
-        ns = np.array(raw["ns"], dtype=np.int64)
-        if ns.ndim != 1 or not len(ns) or ns.min() < 0:
-            raise ValueError("no times")
-        timing = Timing(ns, self._effort.warmup)
+        timing = _timing(raw["ns"], self._effort.warmup)
         cpu, others = _share(raw["cpu_share"]), _share(raw["others_share"])
         facts = {
             **self._agent.facts,
             "latency_drift": timing.drift(),
+            "first_tenth": timing.first_tenth(),
+            "pinned_cores": None if raw["pinned_cores"] is None else [int(c) for c in raw["pinned_cores"]],
             "cpu_share": cpu,
             "others_share": others,
             "busy": device.is_busy(others, cpu),
@@ -205,7 +253,7 @@ class Bench:
             "device": facts,
         }
         correct: dict[int, bool] = {}
-        if self._held_out.y is not None:
+        if self._held_out.y is not None and raw["labels"]:
             right = np.array(raw["labels"], dtype=np.int64) == self._held_out.y[self.chosen]
             fields |= accuracy_fields(self._held_out.subject, self.chosen, right)
             correct = {int(index): bool(yes) for index, yes in zip(self.chosen, right, strict=True)}
@@ -213,6 +261,45 @@ class Bench:
 
 
 _STATES = ("khz", "temperature_c", "load", "get_throttled")
+
+
+def _modes(raw: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return by mode what an agent measured otherwise than back to back for a moment."""
+    found = {}
+    if "paced" in raw:
+        timing = _timing(raw["paced"]["ns"], 0)
+        signs = {"every_s": job["paced"]["every"], "others_share": _share(raw["paced"]["others_share"])}
+        found["duty-cycled"] = _mode_fields(timing, raw["paced"]["before"], raw["paced"]["after"], signs)
+    if "sustained" in raw:
+        own = raw["sustained"]
+        timing = _timing(own["ns"], 0)
+        medians = [int(each["p50_ns"]) / NS_PER_MS for each in own["slices"]]
+        states = [_state(each, "state") for each in own["slices"]]
+        fields = _mode_fields(timing, own["before"], own["slices"][-1]["state"], {})
+        calls = [int(each["calls"]) for each in own["slices"]]
+        fields["runs"] = calls[-1]
+        fields["sustained"] = sustained_summary(job["sustained"], sum(calls), medians, states)
+        found["sustained"] = fields
+    return found
+
+
+def _mode_fields(timing: Timing, before: Any, after: Any, signs: Mapping[str, Any]) -> dict[str, Any]:
+    first, last = _state({"state": before}, "state"), _state({"state": after}, "state")
+    states = {f"{name}_{when}": state.get(name) for name in _STATES for when, state in _times(first, last)}
+    return {
+        "latency_ms": timing.percentiles_ms(),
+        "runs": timing.runs,
+        "warmup": timing.warmup,
+        "throttled": _throttled(first, last),
+        "device": {**signs, **states, "cpu_share": None},
+    }
+
+
+def _timing(ns: Any, warmup: int) -> Timing:
+    times = np.array(ns, dtype=np.int64)
+    if times.ndim != 1 or not len(times) or times.min() < 0:
+        raise ValueError("no times")
+    return Timing(times, warmup)
 
 
 def _times(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

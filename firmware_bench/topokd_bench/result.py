@@ -9,6 +9,7 @@ from typing import Any, get_args
 from topokd_bench.types import Basis
 
 LATENCY_KEYS = ("p50", "p95", "p99", "min", "cold")
+MODES = ("steady", "duty-cycled", "sustained")
 RANGES = ("energy_uj", "latency_range_ms", "cycles_range", "battery_days")
 
 
@@ -28,8 +29,19 @@ class BenchResult:
         What executed it, e.g. `litert` or `ripser+persim+onnxruntime`.
     latency_ms
         Milliseconds a window of raw signal takes to logits, normalisation included: `p50`, `p95`, `p99`,
-        `min`; and `cold`: import of the runtime, loading and first window in a fresh process. Where
-        nothing is measured the former are one number, and `cold` is left out.
+        `min`; and `cold`: import of the runtime, loading and first window in a fresh process, the median
+        over several where `cold` is there. Where nothing is measured the former are one number, and `cold`
+        is left out.
+    mode
+        How calls followed each other: `steady`, back to back; `duty-cycled`, every `device["every_s"]`
+        seconds and asleep between; `sustained`, back to back for minutes.
+    cold
+        {"total_ms": [of each fresh process], "load_ms": .., "first_ms": .., "again_ms": ..}: medians of
+        import and loading, of the first window, and of loading and first window again with all imported.
+    sustained
+        {"minutes": .., "calls": .., "p50_ms", "khz", "temperature_c": [after each tenth of the time],
+        "first_ms": .., "last_ms": .., "drift": ..}: medians of the first and last tenth, and the latter over
+        the former. `latency_ms` is then that of the last tenth.
     runs, warmup
         Timed calls, and calls before them that are not counted.
     threads
@@ -71,6 +83,9 @@ class BenchResult:
     pipeline: str
     runtime: str
     latency_ms: dict[str, float] | None = None
+    mode: str = "steady"
+    cold: dict[str, Any] | None = None
+    sustained: dict[str, Any] | None = None
     runs: int = 0
     warmup: int = 0
     threads: int = 1
@@ -115,7 +130,7 @@ class BenchResult:
         Raises
         ------
         ValueError
-            When a key that is needed is missing, or the basis or latencies are not what they must be.
+            When a key that is needed is missing, or the basis, mode or latencies are not what they must be.
         """
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in document.items() if name in known}
@@ -124,6 +139,8 @@ class BenchResult:
             raise ValueError(f"a bench result needs {', '.join(missing)}")
         if values["basis"] not in get_args(Basis):
             raise ValueError(f"basis {values['basis']!r}: expected one of {', '.join(get_args(Basis))}")
+        if values.get("mode", MODES[0]) not in MODES:
+            raise ValueError(f"mode {values['mode']!r}: expected one of {', '.join(MODES)}")
         latency = values.get("latency_ms")
         if latency is not None:
             _check_latency(latency, values["basis"])

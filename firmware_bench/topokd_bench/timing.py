@@ -1,10 +1,12 @@
-"""Timing a call: warm-up, many runs, percentiles."""
+"""Timing a call: warm-up, many runs, percentiles; back to back, or with pauses."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +55,43 @@ class Timing:
         quarter = max(1, self.runs // 4)
         return float(np.median(self.ns[-quarter:]) / max(1.0, float(np.median(self.ns[:quarter]))))
 
+    def first_tenth(self) -> float:
+        """Return the median of the first tenth of the calls over that of the others.
+
+        Well above 1 where the calls to warm up were too few.
+        """
+        tenth = max(1, self.runs // 10)
+        others = self.ns[tenth:] if self.runs > tenth else self.ns
+        return float(np.median(self.ns[:tenth]) / max(1.0, float(np.median(others))))
+
+
+def sustained_summary(
+    seconds: float, calls: int, medians_ms: Sequence[float], states: Sequence[Mapping[str, float | None]]
+) -> dict[str, Any]:
+    """Return `BenchResult.sustained`.
+
+    Parameters
+    ----------
+    seconds
+        That it took.
+    calls
+        All of them.
+    medians_ms
+        Of equally long slices of the time.
+    states
+        After each slice: `khz` and `temperature_c`.
+    """
+    return {
+        "minutes": seconds / 60,
+        "calls": calls,
+        "p50_ms": list(medians_ms),
+        "khz": [state.get("khz") for state in states],
+        "temperature_c": [state.get("temperature_c") for state in states],
+        "first_ms": medians_ms[0],
+        "last_ms": medians_ms[-1],
+        "drift": medians_ms[-1] / max(1e-9, medians_ms[0]),
+    }
+
 
 def measure(run_once: Callable[[int], object], *, warmup: int, runs: int, seconds: float) -> Timing:
     """Call `run_once` with 0, 1, 2, ... and time each call.
@@ -83,7 +122,7 @@ def measure(run_once: Callable[[int], object], *, warmup: int, runs: int, second
     for index in range(warmup):
         run_once(index)
     clock = time.perf_counter_ns
-    times: list[int] = []
+    times = array("q")
     stop = clock() + int(seconds * 1e9)
     while True:
         begin = clock()
@@ -91,3 +130,28 @@ def measure(run_once: Callable[[int], object], *, warmup: int, runs: int, second
             return Timing(np.array(times, dtype=np.int64), warmup)
         run_once(len(times))
         times.append(clock() - begin)
+
+
+def measure_paced(run_once: Callable[[int], object], *, runs: int, every: float) -> Timing:
+    """Time `runs` calls that begin `every` seconds apart, asleep between them, as an app of a wearable calls.
+
+    A call that takes longer than `every` is followed by the next at once. There is no warm-up: each call
+    finds the caches and the clock as the pause has left them.
+
+    Raises
+    ------
+    ValueError
+        When `runs` is less than one.
+    """
+    if runs < 1:
+        raise ValueError(f"runs: expected at least 1, found {runs}")
+    clock = time.perf_counter_ns
+    times = np.empty(runs, dtype=np.int64)
+    due = time.monotonic()
+    for index in range(runs):
+        due = max(due + every, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+        begin = clock()
+        run_once(index)
+        times[index] = clock() - begin
+    return Timing(times, 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from topokd_bench import browser, local, mcu, npu, ssh
+from topokd_bench.serial import port
 
 from topokd_edge.cli._bench_outcome import Asked, Outcome
 from topokd_edge.progress import Progress
@@ -67,6 +68,12 @@ def _browser(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 
 
 def _mcu(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
+def _serial(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
+    from topokd_edge.cli import _bench_serial
+
+    return _bench_serial.measure(asked, targets, progress)
+
+
     from topokd_edge.cli import _bench_mcu
     from topokd_edge.cli._bench_plan import find_run, student_windows
 
@@ -89,6 +96,7 @@ KINDS = (
     Kind(ssh.TARGET, _ssh),
     Kind(browser.TARGET, _browser),
     Kind(mcu.TARGET, _mcu),
+    Kind(port.TARGET, _serial),
     Kind(npu.TARGET, _npu),
 )
 """In the order their results are answered and shown."""

@@ -31,12 +31,14 @@ class Asked:
     name: str
     run: Path | None = None
     windows: int | None = None
-    threads: int = 1
+    threads: tuple[int, ...] = (1,)
     seconds: float = 3.0
     compiler: Compiler = "zig"
     every: float | None = None
     battery: float | None = None
     address: str | None = None
+    pin: bool = False
+    sustained: float | None = None
     port: int = 0
     wait: float = 600.0
 

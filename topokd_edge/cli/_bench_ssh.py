@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topokd_bench.local import Effort, Job, Measured
+from topokd_bench.local import Job, Measured, lasting
 from topokd_bench.pipelines import TDA
 from topokd_bench.remote import Bench, Candidate, Proof
 from topokd_bench.result import BenchResult
@@ -18,6 +18,7 @@ from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle, open_model, quantise_input
 from topokd_edge.cli import _bench_tables
+from topokd_edge.cli._bench_local import effort_of, refuse_threads
 from topokd_edge.cli._bench_outcome import Asked, Outcome
 from topokd_edge.cli._bench_plan import BenchPlan, find_run, make_plan
 from topokd_edge.errors import DeviceError, TopokdError
@@ -80,12 +81,13 @@ def _measure_one(
     done: set[str] = set()
     try:
         with Agent(parse_address(target)) as agent:
+            refuse_threads(asked.threads, int(agent.facts.get("usable_cores") or 1), target)
             bench = Bench(
                 agent,
                 plan.held_out,
                 asked.bundle.digest,
                 threads=asked.threads,
-                effort=Effort(seconds=asked.seconds),
+                effort=effort_of(asked),
                 windows=asked.windows,
             )
             if plan.held_out.y is not None and len(bench.chosen) < len(plan.held_out.x):
@@ -95,8 +97,10 @@ def _measure_one(
             for index, pipeline in enumerate(pipelines):
                 progress(target, index, len(pipelines), pipeline)
                 own = [job for job in jobs if job.pipeline == pipeline]
-                result, notes = _first_that_works(bench, asked.bundle, own, plan.held_out, agent.facts)
-                found.measured.append(result)
+                results, notes = _first_that_works(
+                    bench, asked.bundle, own, plan.held_out, agent.facts, lasting=pipeline == lasting(jobs)
+                )
+                found.measured += results
                 found.notes += [f"{target}: {pipeline}: {note}" for note in notes]
                 done.add(pipeline)
     except DeviceError as error:
@@ -104,7 +108,7 @@ def _measure_one(
             raise
         found.ended.append(error)
         rest = [pipeline for pipeline in pipelines if pipeline not in done]
-        found.measured += [_missed(target, pipeline, str(error), asked.threads) for pipeline in rest]
+        found.measured += [_missed(target, pipeline, str(error), asked.threads[0]) for pipeline in rest]
         found.notes.append(
             f"{target}: partial: {error.message}; not measured: {', '.join(rest) or 'nothing'}"
         )
@@ -116,16 +120,16 @@ def _missed(target: str, pipeline: str, why: str, threads: int) -> Measured:
 
 
 def _first_that_works(
-    bench: Bench, bundle: Bundle, jobs: list[Job], held_out: HeldOut, facts: dict[str, Any]
-) -> tuple[Measured, list[str]]:
+    bench: Bench, bundle: Bundle, jobs: list[Job], held_out: HeldOut, facts: dict[str, Any], *, lasting: bool
+) -> tuple[list[Measured], list[str]]:
     """Measure with the first runtime that is there and lives; return why others were not used."""
     notes: list[str] = []
     for candidate in _candidates(bundle, jobs, held_out, str(facts.get("machine")), notes):
-        result, why = bench.measure(candidate)
-        if result is not None:
-            return result, [note for note in notes if "not on the device" not in note]
+        results, why = bench.measure(candidate, lasting=lasting)
+        if results:
+            return results, [note for note in notes if "not on the device" not in note]
         notes.append(why)
-    return bench.failed(jobs[0], "; ".join(notes) or "no runtime"), []
+    return [bench.failed(jobs[0], "; ".join(notes) or "no runtime")], []
 
 
 def _candidates(
@@ -153,11 +157,11 @@ def _channels(job: Job, held_out: HeldOut) -> list[int]:
 def _model(bundle: Bundle, job: Job, runtime: str, held_out: HeldOut) -> Candidate:
     path = Path(str(job.args["path"]))
     channels = _channels(job, held_out)
-    proof = _student_proof(bundle, path) or _teacher_proof(path, job, held_out, channels)
+    proof = student_proof(bundle, path) or _teacher_proof(path, job, held_out, channels)
     return Candidate(job, runtime, path.read_bytes(), channels, proof)
 
 
-def _student_proof(bundle: Bundle, path: Path) -> Proof | None:
+def student_proof(bundle: Bundle, path: Path) -> Proof | None:
     """Return the self-test of a model file of the bundle, with the tolerances of verifying it."""
     from topokd_export.verify import FLOAT_TOLERANCE, XNNPACK_TOLERANCE_LSB
 

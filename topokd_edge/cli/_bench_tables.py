@@ -2,22 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from topokd_bench.local import Measured
+from topokd_bench.result import BenchResult
 
 from topokd_edge.cli import console
 from topokd_edge.cli._bench_outcome import Outcome
 
 _COSTS = ["pipeline", "runtime", "p50 ms", "p95 ms", "p99 ms", "cold ms", "model kB", "peak MB", "ratio"]
 _ACCURACIES = ["pipeline", "runtime", "accuracy", "95 % interval", "over", "windows"]
+_PACED = ["pipeline", "runtime", "p50 ms", "p95 ms", "against steady"]
+_SUSTAINED = ["pipeline", "runtime", "calls", "first p50 ms", "last p50 ms", "drift", "deg C", "throttled"]
 _YARDSTICK = "student.int8"
+_COLD_STEP = 1.1
+"""First tenth of the timed calls over the others, above which the warm-up was too short."""
 
 
-def show(name: str, outcome: Outcome, threads: int) -> None:
-    """Print time and memory, and accuracy, of every target."""
+def show(name: str, outcome: Outcome, threads: Sequence[int]) -> None:
+    """Print time and memory, accuracy, and what else was asked for, of every target."""
     for target, items in outcome.by_target().items():
-        console.table(f"{name} on {target}, {threads} thread(s)", _COSTS, _costs(items))
+        first = firsts(items)
+        console.table(f"{name} on {target}, {threads[0]} thread(s)", _COSTS, _costs(first))
         if outcome.subjects:
-            console.table(f"held-out subjects {', '.join(outcome.subjects)}", _ACCURACIES, _accuracies(items))
+            console.table(f"held-out subjects {', '.join(outcome.subjects)}", _ACCURACIES, _accuracies(first))
+        if len(threads) > 1:
+            heads = ["pipeline", "runtime", *(f"{count} thread(s)" for count in threads)]
+            console.table("p50 ms by threads", heads, _by_threads(items, threads))
+        if rows := _paced(items):
+            console.table("the same with pauses between windows, as a wearable has them", _PACED, rows)
+        if rows := _sustained(items):
+            console.table("back to back for minutes", _SUSTAINED, rows)
+
+
+def firsts(items: Sequence[Measured]) -> list[Measured]:
+    """Return the first steady result of each pipeline in each runtime: those that are compared."""
+    found: dict[tuple[str, str], Measured] = {}
+    for item in items:
+        if item.result.mode == "steady":
+            found.setdefault((item.result.pipeline, item.result.runtime), item)
+    return list(found.values())
+
+
+def _by_threads(items: Sequence[Measured], threads: Sequence[int]) -> list[list[str]]:
+    steady = [item.result for item in items if item.result.mode == "steady" and item.result.latency_ms]
+    times = {(each.pipeline, each.runtime, each.threads): (each.latency_ms or {})["p50"] for each in steady}
+    return [
+        [
+            *name,
+            *(f"{times[*name, count]:.3f}" if (*name, count) in times else "-" for count in threads),
+        ]
+        for name in dict.fromkeys((each.pipeline, each.runtime) for each in steady)
+    ]
+
+
+def _paced(items: Sequence[Measured]) -> list[list[str]]:
+    steady = {(item.result.pipeline, item.result.runtime): item.result for item in firsts(items)}
+    rows = []
+    for result in (item.result for item in items if item.result.mode == "duty-cycled"):
+        own, back_to_back = result.latency_ms or {}, steady[result.pipeline, result.runtime].latency_ms or {}
+        rows.append(
+            [
+                result.pipeline,
+                f"{result.runtime}, every {result.device['every_s']:g} s",
+                f"{own['p50']:.3f}",
+                f"{own['p95']:.3f}",
+                f"{own['p50'] / back_to_back['p50']:.2f}x",
+            ]
+        )
+    return rows
+
+
+def _sustained(items: Sequence[Measured]) -> list[list[str]]:
+    rows = []
+    for result in (item.result for item in items):
+        if result.sustained is None:
+            continue
+        before, after = (result.device.get(f"temperature_c_{when}") for when in ("before", "after"))
+        rows.append(
+            [
+                result.pipeline,
+                f"{result.runtime}, {result.sustained['minutes']:g} min",
+                f"{result.sustained['calls']:,}",
+                f"{result.sustained['first_ms']:.3f}",
+                f"{result.sustained['last_ms']:.3f}",
+                f"{result.sustained['drift']:.2f}",
+                "-" if before is None or after is None else f"{before:.0f} to {after:.0f}",
+                {None: "-", True: "yes", False: "no"}[result.throttled],
+            ]
+        )
+    return rows
 
 
 def _costs(measured: list[Measured]) -> list[list[str]]:
@@ -61,11 +135,17 @@ def remarks(measured: list[Measured]) -> list[str]:
     """Return what went wrong, and which runs were disturbed."""
     found, disturbed = [], []
     for result in (item.result for item in measured):
-        name = f"{result.pipeline} on {result.runtime}"
+        name = _name(result)
         if result.error:
             found.append(f"{name} failed: {result.error}")
         elif result.device.get("busy"):
             disturbed.append(name)
+        if result.mode == "steady" and result.device.get("first_tenth", 0.0) > _COLD_STEP:
+            found.append(
+                f"{name}: the first tenth of the timed calls took "
+                f"{result.device['first_tenth']:.2f} times the others: not yet warm; "
+                "measure longer with --seconds"
+            )
         if result.throttled:
             found.append(f"{name}: the CPU throttled while it was timed")
     if disturbed:
@@ -82,11 +162,17 @@ def remarks(measured: list[Measured]) -> list[str]:
     return found
 
 
+def _name(result: BenchResult) -> str:
+    more = [] if result.threads == 1 else [f"{result.threads} threads"]
+    more += [] if result.mode == "steady" else [result.mode]
+    return f"{result.pipeline} on {result.runtime}" + (f" ({', '.join(more)})" if more else "")
+
+
 def _int8_is_slower(measured: list[Measured]) -> bool:
     """Tell whether the same TFLite runtime is slower with int8 on a CPU without int8 dot products."""
     speeds = {
         item.result.pipeline: item.result.latency_ms["p50"]
-        for item in measured
+        for item in firsts(measured)
         if item.result.latency_ms is not None and item.result.runtime != "onnxruntime"
     }
     plain = not any(item.result.device.get("int8_dot_products") for item in measured)

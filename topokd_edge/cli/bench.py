@@ -29,7 +29,8 @@ def bench(
             "--on",
             help="local (this machine), ssh://user@host (a Linux device), "
             "mcu:cortex-m4 or mcu:nrf52840 (counted on an emulated core), "
-            "npu:ethos-u55-128 (modelled), browser (a phone that opens a page); several with commas.",
+            "npu:ethos-u55-128 (modelled), browser (a phone that opens a page), "
+            "serial:/dev/ttyACM0 (a board with the firmware of `topokd-edge firmware`); several with commas.",
         ),
     ] = "local",
     run: Annotated[
@@ -38,7 +39,9 @@ def bench(
             help="Run the bundle came from: its teachers and held-out windows. [default: as the bundle says]"
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads each pipeline may use.")] = 1,
+    threads: Annotated[
+        str, typer.Option(help="CPU threads each pipeline may use; several with commas, as 1,2,4.")
+    ] = "1",
     windows: Annotated[
         int | None,
         typer.Option(
@@ -47,12 +50,23 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend timing each pipeline.")] = 3.0,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="For local, ssh: keep each pipeline on as many cores as threads.")
+    ] = False,
+    sustained: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="For local, ssh: also minutes back to back, of the int8 student."),
+    ] = None,
     compiler: Annotated[
         _Compiler, typer.Option(help="For mcu: zig (of ziglang), or gcc (arm-none-eabi-gcc).")
     ] = _Compiler.zig,
     every: Annotated[
         float | None,
-        typer.Option(min=0.001, help="For boards: seconds between windows. [default: half a window]"),
+        typer.Option(
+            min=0.001,
+            help="Seconds between windows: for boards [default: half a window]; "
+            "local, ssh: also measure with such pauses.",
+        ),
     ] = None,
     battery: Annotated[
         float | None,
@@ -84,12 +98,18 @@ def bench(
     from topokd_edge.bundle import Bundle
     from topokd_edge.cli._bench_kinds import run_all
     from topokd_edge.cli._bench_outcome import Asked
+    On a board on a serial port, every layer is proven first, and the board's own counter times the student.
     from topokd_edge.cli._bench_plan import check_targets
     from topokd_edge.files import refuse_existing, write_json
 
-    targets = check_targets(on)
+    targets, counts = check_targets(on), thread_counts(threads)
+    if local.TARGET in targets:
+        refuse_threads(counts, len(device.usable_cores()), "this machine")
+    from topokd_bench import device, local
+
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
+    from topokd_edge.cli._bench_local import refuse_threads, thread_counts
     opened = Bundle.open(bundle)
     unchecked = _verify(opened)
     asked = Asked(
@@ -97,7 +117,7 @@ def bench(
         str(bundle),
         run,
         windows,
-        threads,
+        counts,
         seconds,
         compiler=compiler.value,
         every=every,
@@ -106,6 +126,8 @@ def bench(
         port=port,
         wait=wait,
     )
+        pin=pin,
+        sustained=sustained,
     with console.progress() as progress:
         outcomes = run_all(asked, targets, progress)
     document = _document(outcomes, unchecked)
