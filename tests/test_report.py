@@ -272,7 +272,7 @@ def html(run, tmp_path_factory):
     write_json(folder / "bench.json", bench_answer())
     write_json(folder / "export.json", export_answer())
     out = folder / "report.html"
-    write_report(run, out, bench=folder / "bench.json", export=folder / "export.json")
+    write_report(run, out, bench=[folder / "bench.json"], export=folder / "export.json")
     return out.read_text(encoding="utf-8")
 
 
@@ -415,13 +415,13 @@ def test_an_existing_page_is_refused(run, tmp_path):
 def test_a_damaged_bench_file_is_an_error_not_a_page(run, tmp_path, document):
     write_json(tmp_path / "bench.json", document)
     with pytest.raises(BadInputError):
-        write_report(run, tmp_path / "r.html", bench=tmp_path / "bench.json")
+        write_report(run, tmp_path / "r.html", bench=[tmp_path / "bench.json"])
     assert not (tmp_path / "r.html").exists()
 
 
 def test_a_bench_file_that_was_named_must_exist(run, tmp_path):
     with pytest.raises(BadInputError, match="no such file"):
-        write_report(run, tmp_path / "r.html", bench=tmp_path / "none.json")
+        write_report(run, tmp_path / "r.html", bench=[tmp_path / "none.json"])
 
 
 def test_command_line(run, tmp_path):

@@ -155,7 +155,7 @@ class TestRefusals:
         with pytest.raises(BadInputError, match="exists"):
             CliRunner().invoke(app, call, catch_exceptions=False)
         with pytest.raises(UsageError, match="this is a search"):
-            CliRunner().invoke(app, [*call, "--overwrite", "--bench", "b.json"], catch_exceptions=False)
+            CliRunner().invoke(app, [*call, "--overwrite", "b.json"], catch_exceptions=False)
         assert is_search(search.folder) and not is_search(tmp_path)
 
 

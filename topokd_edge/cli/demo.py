@@ -91,5 +91,5 @@ def _figures(folder: Path) -> tuple[list[dict[str, Any]], str]:
     from topokd_edge.report.verdict import tiles
     from topokd_edge.run import Run
 
-    inputs = read_inputs(Run.open(folder), bench=None, export=None)
+    inputs = read_inputs(Run.open(folder))
     return [asdict(tile) for tile in tiles(inputs)], str(inputs.recipe["note"])

@@ -15,10 +15,15 @@ def report(
     folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a search by tune.")
     ],
-    *,
-    bench: Annotated[
-        Path | None, typer.Option(help="JSON answer of bench; RUN/bench.json when it is there.")
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[BUNDLE] [RESULT.json]...",
+            help="A bundle, whose files to list; JSON answers of bench, of which a later one replaces "
+            "the same target, pipeline and runtime of those before. [default: RUN/bench.json]",
+        ),
     ] = None,
+    *,
     export: Annotated[
         Path | None, typer.Option(help="JSON answer of export; RUN/export.json when it is there.")
     ] = None,
@@ -30,7 +35,7 @@ def report(
 
     What a run lacks is named, with the command that makes it.
 
-    Example: topokd-edge report runs/demo --out report.html
+    Example: topokd-edge report runs/demo bundles/demo laptop.json watch.json --out report.html
     """
     from dataclasses import asdict
 
@@ -39,10 +44,18 @@ def report(
     from topokd_edge.run import Run
 
     place = out or folder / "report.html"
+    bundles = [path for path in more or () if path.is_dir()]
+    bench = [path for path in more or () if not path.is_dir()]
+    if is_search(folder) and (more or export):
+        raise UsageError("bundle, results of bench and --export are for a run; this is a search")
+    if len(bundles) + (export is not None) > 1:
+        raise UsageError(
+            "the files can be those of one bundle only", hint="give one bundle, or --export, not several"
+        )
     if not is_search(folder):
-        missing = write_report(Run.open(folder), place, bench=bench, export=export, overwrite=overwrite)
-    elif bench or export:
-        raise UsageError("--bench and --export are for the report of a run; this is a search")
+        bundle = bundles[0] if bundles else None
+        run = Run.open(folder)
+        missing = write_report(run, place, bench=bench, export=export, bundle=bundle, overwrite=overwrite)
     else:
         missing = []
         write_search_page(folder, place, overwrite=overwrite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def write_report(
     run: Run,
     out: Path,
     *,
-    bench: Path | None = None,
+    bench: Sequence[Path] = (),
     export: Path | None = None,
+    bundle: Path | None = None,
     overwrite: bool = False,
 ) -> list[Missing]:
     """Write the report of a run as one HTML file that needs no network.
@@ -49,8 +51,10 @@ def write_report(
         The run; what it lacks is named in the report together with the command that makes it.
     out
         The file to write, whole or not at all.
-    bench, export
-        JSON answers of `bench` and `export`; None takes `bench.json` and `export.json` of the run, if there.
+    bench
+        JSON answers of `bench`, merged; none takes `bench.json` of the run, if there.
+    export, bundle
+        The JSON answer of `export`, or the bundle it wrote; None takes `export.json` of the run, if there.
     overwrite
         Replace `out` when it exists.
 
@@ -65,7 +69,7 @@ def write_report(
         When `out` exists and `overwrite` is false, or a part of the run is damaged.
     """
     refuse_existing(out, overwrite=overwrite)
-    page = collect(read_inputs(run, bench=bench, export=export))
+    page = collect(read_inputs(run, bench=bench, export=export, bundle=bundle))
     write_text(out, render(TEMPLATE, page))
     missing: list[Missing] = page["missing"]
     return missing

@@ -217,7 +217,7 @@ def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> st
             axes.annotate(short(label, 48), (left, line - 0.24), color=INK)
         axes.set_xscale("log")
         axes.set_xlim(left, 1.6 * max(row[3] for row in rows))
-        axes.xaxis.set_major_formatter(lambda value, _: _tick_ms(value))
+        axes.xaxis.set_major_formatter(lambda value, _: tick_ms(value))
         axes.minorticks_off()
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.7, -0.75)
@@ -226,16 +226,17 @@ def latency_bars(name: str, rows: Sequence[tuple[str, str, float, float]]) -> st
     return svg(f"latency {name}", (5.0, 0.44 * len(rows) + 0.5), draw)
 
 
+def tick_ms(milliseconds: float) -> str:
+    """Return a whole number of µs, ms or s, as an axis has it."""
+    for scale, unit in ((1e-3, "s"), (1.0, "ms"), (1e3, "µs")):
+        if milliseconds * scale >= 1.0:
+            return f"{milliseconds * scale:g} {unit}"
+    return f"{milliseconds * 1e3:g} µs"
+
+
 def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return small vertical offsets, so that near-equal dots do not hide each other."""
     offsets = np.zeros(len(values))
     for place, index in enumerate(np.argsort(values, kind="stable")):
         offsets[index] = (0.0, 0.13, -0.13, 0.24, -0.24)[place % 5]
     return offsets
-
-
-def _tick_ms(milliseconds: float) -> str:
-    for scale, unit in ((1e-3, "s"), (1.0, "ms"), (1e3, "µs")):
-        if milliseconds * scale >= 1.0:
-            return f"{milliseconds * scale:g} {unit}"
-    return f"{milliseconds * 1e3:g} µs"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topokd_edge.bundle import Bundle
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import read_json
+from topokd_edge.report.bench_files import read_benches
 from topokd_edge.run import TRAINED, FoldRun, Run
 
 
@@ -55,8 +57,12 @@ class Inputs:
     missing: list[Missing] = field(default_factory=list)
 
 
-def read_inputs(run: Run, *, bench: Path | None = None, export: Path | None = None) -> Inputs:
+def read_inputs(
+    run: Run, *, bench: Sequence[Path] = (), export: Path | None = None, bundle: Path | None = None
+) -> Inputs:
     """Read the parts of a report; `bench` and `export` default to the files of that name in the run.
+
+    Several answers of `bench` are merged; `bundle` takes the place of the answer of `export` that wrote it.
 
     Raises
     ------
@@ -74,26 +80,8 @@ def read_inputs(run: Run, *, bench: Path | None = None, export: Path | None = No
             f"topokd-edge evaluate {folder}",
         ),
     )
-    exported = _part(
-        export or folder / "export.json",
-        missing,
-        Missing(
-            "Files for devices and their size",
-            "no answer of an export",
-            f"topokd-edge export {folder} --out {folder / 'bundle'} --int8 --json > {folder / 'export.json'}",
-        ),
-        required=export is not None,
-    )
-    measured = _part(
-        bench or folder / "bench.json",
-        missing,
-        Missing(
-            "Latency with and without topology at inference",
-            "nothing was measured on a device",
-            f"topokd-edge bench {folder / 'bundle'} --on local --out {folder / 'bench.json'}",
-        ),
-        required=bench is not None,
-    )
+    exported = _exported(folder, export, bundle, missing)
+    measured = _measured(folder, bench, missing)
     finished = run.finished()
     recipe_text, recipe = _recipe(folder / "recipe.toml", missing)
     _unfinished(run, recipe, finished, missing)
@@ -164,6 +152,39 @@ def _part(
     if not isinstance(document, dict):
         raise BadInputError(f"{path}: expected a JSON object, found {type(document).__name__}")
     return document
+
+
+def _exported(
+    folder: Path, export: Path | None, bundle: Path | None, missing: list[Missing]
+) -> dict[str, Any] | None:
+    """Return the files for devices: of a bundle, of the answer that was named, or of the run."""
+    if bundle is not None:
+        return {"bundle": bundle.name, "files": [asdict(file) for file in Bundle.open(bundle).manifest.files]}
+    return _part(
+        export or folder / "export.json",
+        missing,
+        Missing(
+            "Files for devices and their size",
+            "no answer of an export",
+            f"topokd-edge export {folder} --out {folder / 'bundle'} --int8 --json > {folder / 'export.json'}",
+        ),
+        required=export is not None,
+    )
+
+
+def _measured(folder: Path, bench: Sequence[Path], missing: list[Missing]) -> dict[str, Any] | None:
+    """Return the answers of `bench` as one; None where the run has none and none was named."""
+    own = folder / "bench.json"
+    if bench or own.is_file():
+        return read_benches(bench or [own])
+    missing.append(
+        Missing(
+            "Latency with and without topology at inference",
+            "nothing was measured on a device",
+            f"topokd-edge bench {folder / 'bundle'} --on local --out {own}",
+        )
+    )
+    return None
 
 
 def _recipe(path: Path, missing: list[Missing]) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 MISSING = "\u2013"
 
@@ -73,7 +74,15 @@ def energy_uj(low: float | None, high: float | None) -> str:
     """Return a range of energies in µJ or mJ."""
     if low is None or high is None:
         return MISSING
-    return f"{_scaled(low, 1000.0, ('µJ', 'mJ', 'J'))} to {_scaled(high, 1000.0, ('µJ', 'mJ', 'J'))}"
+    return from_to(low, high, lambda energy: _scaled(energy, 1000.0, ("µJ", "mJ", "J")))
+
+
+def from_to(low: float, high: float, shown: Callable[[float], str]) -> str:
+    """Return a range, each end as `shown` writes it; a unit that both ends have stands once."""
+    first, second = shown(low), shown(high)
+    number, _, unit = first.rpartition(" ")
+    shared = number and second.endswith(f" {unit}")
+    return second if first == second else f"{number if shared else first} to {second}"
 
 
 def ratio(value: float) -> str:

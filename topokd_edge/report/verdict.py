@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from topokd_edge.report import device, numbers
+from topokd_edge.report import device, device_words, numbers
 from topokd_edge.report.accuracy import TONES, comparison, subjects_of
+from topokd_edge.report.device_names import spoken
 from topokd_edge.report.inputs import Inputs
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SCRATCH_STUDENT
 
@@ -51,7 +52,7 @@ def sentences(inputs: Inputs) -> list[str]:
         said += _on_accuracy(inputs.evaluation)
     if cost := int8_cost(inputs):
         said.append(_on_int8(cost))
-    if inputs.bench and (words := device.speedup_words(inputs.bench)):
+    if inputs.bench and (words := device_words.lead_sentence(inputs.bench)):
         said.append(words)
     if inputs.export and (file := device.int8_file(inputs.export)):
         said.append(f"Its int8 model file takes {numbers.size(file['bytes'])}.")
@@ -149,18 +150,25 @@ def _int8_tile(inputs: Inputs) -> Tile:
 
 
 def _latency_tile(bench: dict[str, Any] | None) -> Tile:
-    label = "Time for one window"
-    found = device.speedup(bench) if bench else None
+    found = device_words.lead(bench) if bench else None
     if found is None:
-        return _absent(label, "topokd-edge bench")
-    student = found["student"]
-    return Tile(
-        label,
-        numbers.duration_ms(student["latency_ms"]["p50"]),
-        f"{device.spoken(student['pipeline'])}, median on {student['target']}; the TDA pipeline takes "
-        f"{numbers.ratio(found['times'])} times as long ({found['tda']['runtime']})",
-        "neutral",
-    )
+        return _absent("Time for one window", "topokd-edge bench")
+    student, span = found.student, found.student.get("latency_range_ms")
+    if not student.get("latency_ms"):
+        label, value = "Instructions for one window", numbers.count(student["instructions"])
+    else:
+        label, value = "Time for one window", numbers.duration_ms(student["latency_ms"]["p50"])
+        if span:
+            value = numbers.from_to(span["low"], span["high"], numbers.duration_ms).replace(" to ", "\u2013")
+    basis = "median" if student["basis"] == "measured" else student["basis"]
+    if found.tda is None:
+        beside = "the TDA pipeline does not fit"
+    else:
+        as_much = "as long" if student.get("latency_ms") else "as many"
+        slow = f"{numbers.ratio(found.times or 0)} times {as_much} ({found.tda['runtime']})"
+        beside = f"the TDA pipeline takes {slow}"
+    whose = f"{spoken(student['pipeline'])}, {basis} on {student['target']}"
+    return Tile(label, value, f"{whose}; {beside}", "neutral")
 
 
 def _size_tile(export: dict[str, Any] | None) -> Tile:
