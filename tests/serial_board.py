@@ -1,7 +1,7 @@
-"""The bench firmware of a board in Unicorn, its serial port a pseudo-terminal, its registers as the manuals say.
+"""The bench firmware of a board in Unicorn: its serial port a pseudo-terminal, registers as the manuals say.
 
-A port sends and hears nothing unless the firmware has set clocks, pins and divider right. `python serial_board.py`
-with a line of JSON runs one: it prints the terminal's path, then the clocks the firmware has set.
+A port sends and hears nothing unless the firmware has set clocks, pins and divider right. Run as a program,
+this takes a line of JSON, says the path of the terminal, and is the board.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 PAGE = 0x1000
 QUIET = {"seed": 0, "drop": 0.0, "flip": 0.0, "repeat": 0.0, "delay": 0.0}
@@ -178,7 +178,7 @@ class Rp2040(Registers):
     PAGES = (0x40008000, 0x4000C000, 0x4000F000, 0x40014000, 0x40024000, 0x40028000, 0x4002B000, 0x40034000)
     PAGES = (*PAGES, 0x40054000, 0x40058000)
     RESETS, CLOCKS, PLL, UART = 0x4000C000, 0x40008000, 0x40028000, 0x40034000
-    BLOCKS = {0x40014000: 5, 0x40028000: 12, 0x4002B000: 12, 0x40034000: 22, 0x40054000: 21}
+    BLOCKS: ClassVar = {0x40014000: 5, 0x40028000: 12, 0x4002B000: 12, 0x40034000: 22, 0x40054000: 21}
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire)
@@ -307,7 +307,8 @@ class EmulatedBoard:
 def main() -> None:
     job = json.loads(sys.stdin.readline())
     wire = Wire(job["noise"], job["cut_after"])
-    print(wire.path, flush=True)
+    sys.stdout.write(f"{wire.path}\n")
+    sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
         emulate(job["board"], bytes.fromhex(job["image"]), job["address"], job["ram"], job["core"], wire)
 

@@ -14,6 +14,7 @@ from topokd_edge.cli import demo as demo_verb
 from topokd_edge.cli import doctor as doctor_verb
 from topokd_edge.cli import evaluate as evaluate_verb
 from topokd_edge.cli import export as export_verb
+from topokd_edge.cli import firmware as firmware_verb
 from topokd_edge.cli import predict as predict_verb
 from topokd_edge.cli import report as report_verb
 from topokd_edge.cli import topology as topology_verbs
@@ -57,6 +58,7 @@ app.command("export")(export_verb.export)
 app.command("verify")(verify_verb.verify)
 app.add_typer(topology_verbs.app, name="topology")
 app.command("bench")(bench_verb.bench)
+app.command("firmware")(firmware_verb.firmware)
 app.command("doctor")(doctor_verb.doctor)
 app.command("predict")(predict_verb.predict)
 app.command("report")(report_verb.report)

@@ -67,6 +67,12 @@ def _browser(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
     )
 
 
+def _serial(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
+    from topokd_edge.cli import _bench_serial
+
+    return _bench_serial.measure(asked, targets, progress)
+
+
 def _mcu(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 def _serial(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
     from topokd_edge.cli import _bench_serial
@@ -95,6 +101,7 @@ KINDS = (
     Kind(local.TARGET, _local),
     Kind(ssh.TARGET, _ssh),
     Kind(browser.TARGET, _browser),
+    Kind(port.TARGET, _serial),
     Kind(mcu.TARGET, _mcu),
     Kind(port.TARGET, _serial),
     Kind(npu.TARGET, _npu),

@@ -11,6 +11,8 @@ from topokd_bench import mcu, npu
 from topokd_bench.browser import TARGET as BROWSER
 from topokd_bench.local import TARGET, Job
 from topokd_bench.pipelines import MODEL_FILE, TDA
+from topokd_bench.serial.port import TARGET as SERIAL
+from topokd_bench.serial.port import parse_target
 from topokd_bench.ssh import TARGET as SSH
 from topokd_bench.ssh import parse_address
 from topokd_bench.windows import HeldOut
@@ -270,10 +272,11 @@ def check_targets(text: str) -> list[str]:
         known.append(f"{mcu.TARGET}CORE")
     try:
         known += [parse_address(target).text for target in targets if target.startswith(SSH)]
+        known += [f"{SERIAL}{parse_target(target)}" for target in targets if target.startswith(SERIAL)]
     except ValueError as error:
         raise UsageError(f"--on {error}") from None
     if not targets or not set(targets) <= set(known):
-        known.append(f"{SSH}USER@HOST")
+        known += [f"{SSH}USER@HOST", f"{SERIAL}/dev/PORT"]
         raise UsageError(
             f"--on {text}: expected some of {', '.join(known)}; {TARGET} is this machine",
             hint="use --on local",

@@ -91,6 +91,7 @@ def bench(
     board, time and energy are modelled from the counts, as ranges.
     On a device behind SSH, every model runs in the first runtime there is, the C student last; nothing stays.
     In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
+    On a board on a serial port, every layer is proven first, and the board's own counter times the student.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json

@@ -209,7 +209,8 @@ def _refuse_misfit(student: StudentOnCore, port: BoardPort) -> None:
 def _config(digest: str, about: Mapping[str, str]) -> str:
     text = literals.string("".join(f"{key}={value}\n" for key, value in about.items()))
     values = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(digest))
-    return f"#define BENCH_DIGEST {values}\n#define BENCH_ABOUT {text}\n#define BENCH_STACK_BYTES {STACK_BYTES}U\n"
+    numbers = {"DIGEST": values, "ABOUT": text, "STACK_BYTES": f"{STACK_BYTES}U"}
+    return "".join(f"#define BENCH_{key} {value}\n" for key, value in numbers.items())
 
 
 def _script(template: str, port: BoardPort) -> str:

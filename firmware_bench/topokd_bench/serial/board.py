@@ -20,7 +20,11 @@ PIECE = 256
 """Bytes of a window in one frame: a damaged one costs little."""
 _ROUNDS = 3
 """Times a window is sent, at most: a board that restarts forgets it."""
-_NUMBERS = struct.Struct("<8I32s")
+_NUMBER_NAMES = (
+    *("ticks_hz", "clock_hz", "channels", "length", "classes", "layers"),
+    *("student_bytes", "image_bytes"),
+)
+_NUMBERS = struct.Struct(f"<{len(_NUMBER_NAMES)}I32s")
 _MOST_ABOUT = 960
 _CLOCK_TOLERANCE = 0.03
 """An RC oscillator is right to one per cent; a wrong divider is off by far more."""
@@ -96,11 +100,13 @@ class Board:
         answer = self._link.ask(Kind.HELLO)
         if not _NUMBERS.size <= len(answer) <= _NUMBERS.size + _MOST_ABOUT:
             raise self._nonsense("HELLO")
-        *numbers, digest = _NUMBERS.unpack_from(answer)
+        numbers = _NUMBERS.unpack_from(answer)
         text = clean(answer[_NUMBERS.size :].decode("utf-8", "replace"))
         pairs = (line.partition("=") for line in text.splitlines())
-        self.hello = Hello(*numbers, digest.hex(), {key: value for key, _, value in pairs if key})
-        if not all(numbers):
+        about = {key: value for key, _, value in pairs if key}
+        said = dict(zip(_NUMBER_NAMES, numbers[:-1], strict=True))
+        self.hello = Hello(**said, digest=numbers[-1].hex(), about=about)
+        if not all(numbers[:-1]):
             raise self._nonsense("HELLO")
         return self.hello
 
@@ -128,7 +134,7 @@ class Board:
             raise DeviceError(f"{self._link.name}: a window takes longer than the board's counter can count")
         if not 0 < seconds <= elapsed * (1 + _CLOCK_TOLERANCE):
             raise DeviceError(
-                f"{self._link.name}: the board says {seconds:.6g} s for a run that was over in {elapsed:.6g} s",
+                f"{self._link.name}: the board says {seconds:.4g} s for a run that took {elapsed:.4g} s",
                 hint="the counter of the board is not at the rate it says: the firmware's clocks are wrong",
             )
         return Ran(np.frombuffer(answer, np.int8, offset=8), round(seconds * 1e9))
@@ -153,7 +159,8 @@ class Board:
         DeviceError
             When it is not the rate that the board says.
         """
-        (first, begin), _ = self._ticks(), time.sleep(seconds)
+        first, begin = self._ticks()
+        time.sleep(seconds)
         last, end = self._ticks()
         seen = ((last - first) % _COUNTER) / (end - begin)
         said = self.hello.ticks_hz

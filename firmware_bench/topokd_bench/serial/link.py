@@ -1,7 +1,7 @@
 """Requests and answers over a port that may lose, damage, repeat and delay bytes.
 
-One request is out at a time. It has a number, and is sent again until an answer of that number comes; the board
-answers a repeated one again without doing it again.
+One request is out at a time. It has a number, and is sent again until an answer of that number comes; the
+board answers a repeated one again without doing it again.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import time
 from enum import IntEnum
 from typing import Protocol
 
-from topokd_edge.bundle import DeviceError
 from topokd_bench.serial.frames import VERSION, Frame, Unpacker, pack
+from topokd_edge.bundle import DeviceError
 
 ATTEMPTS = 12
 """Times a request is sent, at most."""
 ANSWER_S = 1.0
 """Until an answer, or word that the work is begun, once the bytes are over."""
 WORK_S = 60.0
-"""For work that was begun, at most."""
+"""For work that was begun, at most; once some is done, `_PATIENCE` times as long as the slowest took."""
+_PATIENCE = 4
 _BITS_A_BYTE = 10
 
 
@@ -96,6 +97,7 @@ class Link:
         self._work_s = work_s
         self._unpacker = Unpacker()
         self._sequence = 0
+        self._slowest = 0.0
         self.repeats = 0
 
     @property
@@ -131,6 +133,7 @@ class Link:
 
     def _await(self, kind: Kind, end: float) -> bytes | None:
         """Return the answer; None when it is time to send again."""
+        taken = 0.0
         while data := self._wire.read(end):
             for frame in self._unpacker.feed(data):
                 if frame is None or (frame.kind, frame.payload) == (Kind.ERROR, bytes([Why.FRAME])):
@@ -140,14 +143,22 @@ class Link:
                 if frame.version != VERSION:
                     raise self._stranger(frame.version)
                 if frame.kind == kind | 0x80:
+                    self._learn(taken)
                     return frame.payload
                 if frame.kind == Kind.TAKEN:
-                    end = time.monotonic() + self._work_s
+                    taken = time.monotonic()
+                    end = taken + self._work_s
                 elif frame.kind == Kind.ERROR and len(frame.payload) == 1:
                     raise RefusedError(
                         f"{self.name}: refuses {kind.name} ({frame.payload[0]})", frame.payload[0]
                     )
         return None
+
+    def _learn(self, taken: float) -> None:
+        """Know how long work takes, so that a lost answer is soon missed."""
+        if taken:
+            self._slowest = max(self._slowest, time.monotonic() - taken)
+            self._work_s = min(self._work_s, ANSWER_S + _PATIENCE * self._slowest)
 
     def _stranger(self, version: int) -> DeviceError:
         return DeviceError(

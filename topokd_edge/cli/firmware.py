@@ -1,0 +1,55 @@
+"""`topokd-edge firmware`: the student as firmware of a board, which then answers `bench --on serial:`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topokd_edge.cli import console
+
+
+def firmware(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, as written by export, with int8.")],
+    board: Annotated[str, typer.Option(help="nrf52840-dk, nucleo-l4r5zi or pico.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, for the images.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
+) -> None:
+    """Build the firmware that measures the int8 student on a real board, and say how to flash it.
+
+    It answers `bench --on serial:PORT` and does nothing else. These builds were run in emulators, never on
+    the boards themselves.
+
+    Example: topokd-edge firmware bundles/watch --board nrf52840-dk --out firmware
+    """
+    from topokd_export.c.boards import build_board, open_port
+    from topokd_export.c.writer import app_numbers
+
+    from topokd_edge.bundle import Bundle
+    from topokd_edge.files import new_folder, refuse_existing, sha256_bytes
+
+    port = open_port(board)
+    refuse_existing(out, overwrite=overwrite)
+    opened = Bundle.open(bundle)
+    opened.check_hashes()
+    image = build_board(
+        opened.model_path("tflite", "int8").read_bytes(), app_numbers(opened.manifest), opened.digest, port
+    )
+    with new_folder(out, overwrite=overwrite) as part:
+        for suffix, content in image.files.items():
+            (part / f"{port.name}.{suffix}").write_bytes(content)
+    files = [
+        {"path": str(out / f"{port.name}.{suffix}"), "bytes": len(content), "sha256": sha256_bytes(content)}
+        for suffix, content in image.files.items()
+    ]
+    flash = port.flashing.replace("FILE", str(out / f"{port.name}.{port.suffix}"))
+    if as_json:
+        answer = {"board": port.name, "bundle": opened.digest, "about": dict(image.about), "files": files}
+        console.answer_json({**answer, "flashing": flash})
+        return
+    rows = [[str(item["path"]), f"{item['bytes']:,}"] for item in files]
+    console.table(f"{bundle} for {port.title}", ["file", "bytes"], rows)
+    typer.echo(f"flash: {flash}")
+    typer.echo(f"bench: topokd-edge bench {bundle} --on serial:/dev/ttyACM0")
