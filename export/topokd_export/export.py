@@ -22,7 +22,7 @@ from topokd_export.c.bundled import MAIN_FILE, c_checks, write_c_folder
 from topokd_export.deploy import Array
 from topokd_export.describe import describe_tflite
 from topokd_export.gate import MAX_LOSS
-from topokd_export.int8_model import judge_int8, make_int8, onnx_against_tflite
+from topokd_export.int8_model import Int8Model, judge_int8, make_int8, onnx_against_tflite
 from topokd_export.int16_model import judge_int16, make_int16
 from topokd_export.model_files import (
     FLOAT_IO,
@@ -113,65 +113,121 @@ def export_student(
     steps = _Steps(progress)
     steps.start("load the student")
     student = load_student(run, fold, seed)
-    x, logits = self_test_vectors(student.graph)
-    checks = [_layer_check(student, x)]
     with new_folder(out, overwrite=overwrite) as folder:
+        made = _Export(student, folder, out, max_int8_loss)
         steps.start("write the models")
-        made = None
-        if int8:
-            made = make_int8(run, student, settings, progress)
+        quantised = make_int8(run, student, settings, progress) if int8 else None
         wide = None
         if INT16 in targets:
-            chosen = int8_settings(run) if settings is None else settings
-            wide = make_int16(student, chosen.windows)
-        models = model_files(student.graph, student.app, targets, made, wide)
-        files = [_write_model(folder, model) for model in models]
+            wide = make_int16(student, (settings or int8_settings(run)).windows)
+        made.write_models(model_files(student.graph, student.app, targets, quantised, wide))
         steps.start("check the models")
-        expected = {item.path: _expected(folder, item, x, logits) for item in files}
-        for item in files:
-            checks += model_checks(folder, item, x, expected[item.path], logits)
-        judged: dict[str, Any] = {}
-        if made is not None:
-            refuse_failed(checks, f"{out}: not written")
-            entry, judged = judge_int8(student, made, folder / INT8_FILE, max_int8_loss)
-            checks.append(entry)
-            checks += [
-                onnx_against_tflite(student, folder, model.path)
-                for model in models
-                if (model.target, model.precision) == (ONNX, "int8")
-            ]
+        made.check_models()
+        if quantised is not None:
+            made.judge_int8(quantised)
         if wide is not None:
-            refuse_failed(checks, f"{out}: not written")
-            checks.append(judge_int16(student, folder / INT16_FILE, max_int8_loss))
-        sizes: dict[str, Any] = {}
+            made.judge_int16()
         if "c" in targets:
-            app = student.app
-            expected[MAIN_FILE], sizes = write_c_folder(folder, app, x)
-            checks += c_checks(folder, app, x, expected[MAIN_FILE])
-            files.append(_model_file(folder, "c", "int8", MAIN_FILE))
+            made.write_c()
         if "wasm" in targets:
-            answers = write_wasm_folder(folder, student.app, x)
-            checks += wasm_checks(folder, student.app, x, answers)
-            expected |= dict.fromkeys(FILES, answers)
-            files += [_model_file(folder, "wasm", "int8", path) for path in FILES]
-        refuse_failed(checks, f"{out}: not written")
-        manifest = _manifest(student, run, files, models)
-        write_bytes(folder / SELF_TEST, _npz({"x": x, **expected}))
-        write_json(folder / MANIFEST, manifest.to_json())
-        write_text(folder / "README.md", readme(manifest))
-        card = model_card(run, student.fold_run, student.windows, manifest, judged.get("loss"))
-        write_text(folder / MODEL_CARD, card)
-        write_sums(folder)
+            made.write_wasm()
+        made.finish(run)
     steps.start("done")
     return {
         "bundle": str(out),
         "fold": fold,
         "seed": seed,
-        "files": [vars(item) for item in files],
-        "checks": checks,
-        **({"int8": judged} if judged else {}),
-        **({"c": sizes} if sizes else {}),
+        "files": [vars(item) for item in made.files],
+        "checks": made.checks,
+        **({"int8": made.judged} if made.judged else {}),
+        **({"c": made.sizes} if made.sizes else {}),
     }
+
+
+class _Export:
+    """A bundle in the making: what was written, what it must answer, and what was checked.
+
+    Parameters
+    ----------
+    student
+        The student.
+    folder
+        Where to write.
+    out
+        What the folder will be called.
+    max_int8_loss
+        As for `export_student`.
+    """
+
+    def __init__(self, student: Student, folder: Path, out: Path, max_int8_loss: float) -> None:
+        self._student, self._folder, self._out, self._max_loss = student, folder, out, max_int8_loss
+        self._x, self._logits = self_test_vectors(student.graph)
+        self._models: list[ModelBytes] = []
+        self._expected: dict[str, Array] = {}
+        self.files: list[ModelFile] = []
+        self.checks = [_layer_check(student, self._x)]
+        self.judged: dict[str, Any] = {}
+        self.sizes: dict[str, Any] = {}
+
+    def write_models(self, models: list[ModelBytes]) -> None:
+        self._models = models
+        for model in models:
+            write_bytes(self._folder / model.path, model.content)
+            self._add_file(model.target, model.precision, model.path)
+
+    def check_models(self) -> None:
+        """Compare every model file with the float logits, or with the file that defines the integers."""
+        for item in self.files:
+            expected = _expected(self._folder, item, self._x, self._logits)
+            self._expected[item.path] = expected
+            self.checks += model_checks(self._folder, item, self._x, expected, self._logits)
+
+    def judge_int8(self, made: Int8Model) -> None:
+        self._refuse_failed()
+        entry, self.judged = judge_int8(self._student, made, self._folder / INT8_FILE, self._max_loss)
+        self.checks.append(entry)
+        self.checks += [
+            onnx_against_tflite(self._student, self._folder, model.path)
+            for model in self._models
+            if (model.target, model.precision) == (ONNX, "int8")
+        ]
+
+    def judge_int16(self) -> None:
+        self._refuse_failed()
+        self.checks.append(judge_int16(self._student, self._folder / INT16_FILE, self._max_loss))
+
+    def write_c(self) -> None:
+        app = self._student.app
+        self._expected[MAIN_FILE], self.sizes = write_c_folder(self._folder, app, self._x)
+        self.checks += c_checks(self._folder, app, self._x, self._expected[MAIN_FILE])
+        self._add_file("c", "int8", MAIN_FILE)
+
+    def write_wasm(self) -> None:
+        app = self._student.app
+        answers = write_wasm_folder(self._folder, app, self._x)
+        self.checks += wasm_checks(self._folder, app, self._x, answers)
+        for path in FILES:
+            self._expected[path] = answers
+            self._add_file("wasm", "int8", path)
+
+    def finish(self, run: Run) -> None:
+        """Write self-test, manifest and papers, unless a check has failed."""
+        self._refuse_failed()
+        student, folder = self._student, self._folder
+        manifest = _manifest(student, run, self.files, self._models)
+        write_bytes(folder / SELF_TEST, _npz({"x": self._x, **self._expected}))
+        write_json(folder / MANIFEST, manifest.to_json())
+        write_text(folder / "README.md", readme(manifest))
+        card = model_card(run, student.fold_run, student.windows, manifest, self.judged.get("loss"))
+        write_text(folder / MODEL_CARD, card)
+        write_sums(folder)
+
+    def _add_file(self, target: str, precision: str, path: str) -> None:
+        content = (self._folder / path).read_bytes()
+        self.files.append(ModelFile(target, precision, path, len(content), sha256_bytes(content)))
+
+    def _refuse_failed(self) -> None:
+        refuse_failed(self.checks, f"{self._out}: not written")
 
 
 def _check_targets(targets: Sequence[str], int8: bool) -> None:
@@ -194,16 +250,6 @@ class _Steps:
     def start(self, note: str) -> None:
         self._done += 1
         self._progress("export", self._done, 3, note)
-
-
-def _write_model(folder: Path, model: ModelBytes) -> ModelFile:
-    write_bytes(folder / model.path, model.content)
-    return _model_file(folder, model.target, model.precision, model.path)
-
-
-def _model_file(folder: Path, target: str, precision: str, path: str) -> ModelFile:
-    content = (folder / path).read_bytes()
-    return ModelFile(target, precision, path, len(content), sha256_bytes(content))
 
 
 def _layer_check(student: Student, x: Array) -> dict[str, Any]:
