@@ -201,12 +201,30 @@ class _TFLiteModel:
         return logits
 
 
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime, with its reports to its maker turned off unless the user has decided otherwise.
+
+    Since 1.29 its wheels for Linux and macOS name each user by a file in the cache folder, and send hashes of
+    models and figures of use (microsoft/onnxruntime, docs/Privacy.md; pull request 27379). The variable works
+    only before the import.
+
+    Raises
+    ------
+    ImportError
+        When it is not installed, or does not load.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 class _OnnxModel:
     """An ONNX model with one float32 input, channels first, of any batch size or of a fixed one of 1."""
 
     def __init__(self, path: Path, threads: int) -> None:
         try:
-            import onnxruntime
+            onnxruntime = import_onnxruntime()
         except ImportError as error:
             raise MissingError(
                 f"{path.name} needs the package onnxruntime ({error})", hint="pip install onnxruntime"

@@ -17,7 +17,7 @@ speed = "fast" if fast_bfloat16(torch.device("cuda" if cuda else "cpu")) else "n
 print(f"{torch.cuda.get_device_name(0) if cuda else 'cpu'} ({speed} bfloat16)")
 """
 _RUNTIMES = {
-    "onnxruntime": "import onnxruntime",
+    "onnxruntime": "from topokd_edge.runtime import import_onnxruntime as load; load()",
     "ai-edge-litert": "import ai_edge_litert.interpreter",
     "tflite-runtime": "import tflite_runtime.interpreter",
 }
