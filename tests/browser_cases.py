@@ -30,17 +30,29 @@ CLASSES = ("lie", "run", "sit")
 VECTORS = 4
 
 
-def small_bundle(folder: Path, *, units: tuple[str, ...] = ("g", "g", "g"), wasm: bool = True) -> Bundle:
-    """A bundle whose WebAssembly is never run: files of a few bytes, and logits to expect of them."""
+def small_bundle(
+    folder: Path,
+    *,
+    units: tuple[str, ...] = ("g", "g", "g"),
+    wasm: bool = True,
+    models: tuple[tuple[str, str, str], ...] = (),
+) -> Bundle:
+    """A bundle whose WebAssembly is never run: files of a few bytes, and logits to expect of them.
+
+    `models` are (target, precision, path) of others; of these `expected_of` gives the logits.
+    """
     (folder / "wasm").mkdir(parents=True)
     names = [f"wasm/student.{build}.wasm" for build in ("simd", "scalar")]
-    for name in (*names, "wasm/student.js", "wasm/selftest.js"):
+    others = [path for _, _, path in models]
+    for name in (*names, *others, "wasm/student.js", "wasm/selftest.js"):
         (folder / name).write_bytes(f"content of {name}".encode())
     rng = np.random.default_rng(0)
     logits = (rng.integers(-128, 128, (VECTORS, len(CLASSES))) * np.float32(0.05)).astype(np.float32)
     x = rng.normal(size=(VECTORS, 3, 10)).astype(np.float32)
-    np.savez(folder / "selftest.npz", x=x, **dict.fromkeys(names, logits))
-    contents = {name: (folder / name).read_bytes() for name in names}
+    answers = {**dict.fromkeys(names, logits), **dict.fromkeys(others, expected_of(x))}
+    np.savez(folder / "selftest.npz", x=x, **answers)
+    contents = {name: (folder / name).read_bytes() for name in (*names, *others)}
+    kinds = {**dict.fromkeys(names, ("wasm" if wasm else "onnx", "int8")), **{m[2]: m[:2] for m in models}}
     manifest = Manifest(
         channels=3,
         length=10,
@@ -50,7 +62,7 @@ def small_bundle(folder: Path, *, units: tuple[str, ...] = ("g", "g", "g"), wasm
         normalisation=Normalisation((0.0,) * 3, (1.0,) * 3),
         class_names=CLASSES,
         files=tuple(
-            ModelFile("wasm" if wasm else "onnx", "int8", name, len(content), sha256_bytes(content))
+            ModelFile(*kinds[name], name, len(content), sha256_bytes(content))
             for name, content in contents.items()
         ),
         int8=None,
@@ -63,21 +75,30 @@ def small_bundle(folder: Path, *, units: tuple[str, ...] = ("g", "g", "g"), wasm
     return Bundle.open(folder)
 
 
-def sound_post(bundle: Bundle, *, windows: int = 0) -> dict[str, Any]:
-    """What a page posts when all is well."""
+def expected_of(x: np.ndarray) -> np.ndarray:
+    """What a stand-in of an engine answers to normalised windows (n, channels, length)."""
+    steps = np.arange(1, x.shape[2] + 1)
+    return (x.astype(np.float64) @ steps / x.shape[2]).astype(np.float32)
+
+
+def sound_post(bundle: Bundle, *, windows: int = 0, engines: dict[str, str] | None = None) -> dict[str, Any]:
+    """What a page posts when all is well; `engines` gives the model file of each run in another engine."""
+    own = [(build, f"wasm/student.{build}.wasm", time) for build, time in (("simd", 1.0), ("scalar", 4.0))]
+    others = [(build, path, 0.5) for build, path in (engines or {}).items()]
     builds = [
         {
             "build": build,
-            "logits": bundle.self_test()[f"wasm/student.{build}.wasm"].ravel().tolist(),
+            "logits": bundle.self_test()[path].ravel().tolist(),
             "times_ms": [milliseconds + 0.001 * n for n in range(100)],
             "warmup": 48,
             "cold_ms": 12.5,
             "download_ms": 40,
+            "error": "",
             "windows_per_time": 3,
             "clock_ms": 0.1,
             "predicted": [n % len(CLASSES) for n in range(windows)],
         }
-        for build, milliseconds in (("simd", 1.0), ("scalar", 4.0))
+        for build, path, milliseconds in own + others
     ]
     facts = {
         "user_agent": PIXEL,
@@ -91,8 +112,8 @@ def sound_post(bundle: Bundle, *, windows: int = 0) -> dict[str, Any]:
     return {"bundle": bundle.digest, "facts": facts, "builds": builds, "error": ""}
 
 
-def read(document: Any, bundle: Bundle, windows: int = 0) -> Post:
-    wanted = Wanted(bundle.digest, VECTORS, len(CLASSES), windows)
+def read(document: Any, bundle: Bundle, windows: int = 0, engines: tuple[str, ...] = ()) -> Post:
+    wanted = Wanted(bundle.digest, VECTORS, len(CLASSES), windows, engines)
     return read_post(document if isinstance(document, bytes) else json.dumps(document).encode(), wanted)
 
 

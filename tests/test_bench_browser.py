@@ -26,6 +26,7 @@ from topokd_bench.windows import HeldOut
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_browser, console
 from topokd_edge.cli._bench_browser import Where, measure, page_files
+from topokd_edge.cli._bench_browser_engines import EnginePlan
 from topokd_edge.cli._bench_browser_results import notes, results
 from topokd_edge.cli._bench_motion import motion_plan
 from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError, TopokdError, UsageError
@@ -271,7 +272,7 @@ def test_a_port_in_use_is_wrong_usage(bundle: Bundle) -> None:
 
 
 def test_held_out_windows_go_out_only_when_asked_for(bundle: Bundle) -> None:
-    config = _bench_browser._made_files(bundle, 1.0, None)
+    config = _bench_browser._made_files(bundle, 1.0, None, EnginePlan())
     assert set(config) == {"config.json"} and json.loads(config["config.json"].content)["windows"] == 0
     with pytest.raises(UsageError, match="--windows 5: the run of this bundle was not found"):
         _bench_browser.run_there(bundle, None, 5, 1.0, Where("127.0.0.1"), lambda *_: None)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from browser_cases import FILES, ask, read_all
 from topokd_bench.browser import server as server_module
-from topokd_bench.browser.server import MOST_CONNECTIONS, PageServer, serving
+from topokd_bench.browser.handler import Handler
+from topokd_bench.browser.server import MOST_CONNECTIONS, PageServer, Served, serving
 
 
 @pytest.fixture
@@ -118,6 +119,27 @@ def test_clients_that_dawdle_are_cut_and_more_than_a_few_are_turned_away(
             assert read_all(connection) == b""
         assert 0.3 < time.monotonic() - begin < 2
         assert ask(running, f"/{running.token}/")[0] == 200
+
+
+def test_a_large_file_arrives_slowly_or_is_cut_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent whole it would have to arrive within the time of one piece."""
+    monkeypatch.setattr(Handler, "timeout", 0.4)
+    large = Served("application/wasm", bytes(range(256)) * (1 << 12))
+    with serving("127.0.0.1", 0, {**FILES, "engine.wasm": large}) as running:
+        running.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        assert running.connection_seconds == pytest.approx(30 + len(large.content) / 250_000)
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        connection.connect(("127.0.0.1", running.server_port))
+        head = f"GET /{running.token}/engine.wasm HTTP/1.1\r\nHost: 127.0.0.1:{running.server_port}\r\n\r\n"
+        connection.sendall(head.encode())
+        pieces, begin = [], time.monotonic()
+        while piece := connection.recv(1 << 16):
+            pieces.append(piece)
+            time.sleep(0.01)
+        connection.close()
+        assert time.monotonic() - begin > 0.5
+        assert b"".join(pieces).endswith(large.content) and running.given == {"engine.wasm"}
 
 
 # --- the post

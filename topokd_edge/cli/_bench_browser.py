@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from topokd_bench.browser import TARGET
+from topokd_bench.browser.handler import MOST_BYTES
 from topokd_bench.browser.post import Post, PostError, Wanted, read_post
 from topokd_bench.browser.server import PageServer, Served, serving
 from topokd_bench.local import Measured
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle
+from topokd_edge.cli import _bench_browser_engines as others
 from topokd_edge.cli import console
+from topokd_edge.cli._bench_browser_engines import EnginePlan, engine_results
 from topokd_edge.cli._bench_browser_results import FOLDER, results
 from topokd_edge.cli._bench_motion import motion_plan
 from topokd_edge.cli._bench_network import cannot_listen, check_address, own_address
@@ -29,14 +32,18 @@ from topokd_edge.progress import Progress
 MOST_WINDOW_BYTES = 64 << 20
 MOST_WINDOWS = 20_000
 """Held-out windows given to a phone, at most: their answers fit the post."""
+ENGINE_POST_BYTES = 1 << 17
+"""What the post may have more for each run in another engine, as it may for a build."""
 _BUNDLE_FILES = ("student.js", "selftest.js", "student.simd.wasm", "student.scalar.wasm")
-_PAGE_FILES = ("index.html", "style.css", "bench.js", "worker.js", "motion.js", "live.js")
+_PAGE_FILES = ("index.html", "style.css", "bench.js", "worker.js", "measure.js", "motion.js", "live.js")
 _KINDS = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
+    "mjs": "text/javascript; charset=utf-8",
     "wasm": "application/wasm",
 }
+_OTHER_KIND = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ def run_there(
     seconds: float,
     where: Where,
     progress: Progress,
+    engines: EnginePlan | None = None,
 ) -> tuple[list[Measured], tuple[str, ...]]:
-    """Bench in the browser that opens the page; return a result for each build, and whose windows it had.
+    """Bench in the browser that opens the page; return a result for each run, and whose windows it had.
 
     Held-out windows are recordings of people and the page is not encrypted: they go out only when `windows`
     says how many.
@@ -78,7 +86,7 @@ def run_there(
     """
     page_files(bundle)
     if windows is None:
-        return measure(bundle, None, seconds, where, progress), ()
+        return measure(bundle, None, seconds, where, progress, engines), ()
     held_out, subjects, _ = student_windows(bundle, find_run(bundle, run))
     if held_out.y is None:
         raise UsageError(
@@ -91,13 +99,18 @@ def run_there(
         held_out.y[chosen],
         None if held_out.subject is None else held_out.subject[chosen],
     )
-    return measure(bundle, some, seconds, where, progress), subjects
+    return measure(bundle, some, seconds, where, progress, engines), subjects
 
 
 def measure(
-    bundle: Bundle, held_out: HeldOut | None, seconds: float, where: Where, progress: Progress
+    bundle: Bundle,
+    held_out: HeldOut | None,
+    seconds: float,
+    where: Where,
+    progress: Progress,
+    engines: EnginePlan | None = None,
 ) -> list[Measured]:
-    """Serve the page, wait for its result and return one for each build that the phone ran.
+    """Serve the page, wait for its result and return one for each build and engine that the phone ran.
 
     Parameters
     ----------
@@ -111,6 +124,8 @@ def measure(
         Where to listen, and for how long.
     progress
         Told of the phone.
+    engines
+        Other engines that run the student too; None for none.
 
     Raises
     ------
@@ -123,34 +138,40 @@ def measure(
     DeviceError
         When nothing came in time, or what came was too large, malformed or says that it failed.
     """
-    files = {**page_files(bundle), **_made_files(bundle, seconds, held_out)}
+    engines = engines or EnginePlan()
+    files = {**page_files(bundle, engines), **_made_files(bundle, seconds, held_out, engines)}
     wanted = Wanted(
         bundle.digest,
         len(bundle.self_test()["x"]),
         len(bundle.manifest.class_names),
         0 if held_out is None else len(held_out.x),
+        engines.names,
     )
+    most_bytes = MOST_BYTES + ENGINE_POST_BYTES * len(engines.runs)
     address = where.address or own_address()
     check_address(address)
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(serving(address, where.port, files))
+            server = stack.enter_context(serving(address, where.port, files, most_bytes))
         except OSError as error:
             raise cannot_listen(error, address, where.port) from None
         _invite(server)
         body = _await(server, where.wait, progress)
     progress(TARGET, 2, 2, "result is there")
-    return results(bundle, _read(body, wanted), held_out)
+    post = _read(body, wanted)
+    own = results(bundle, post, held_out)
+    return own + engine_results(bundle, post, engines, server.given, held_out)
 
 
-def page_files(bundle: Bundle) -> dict[str, Served]:
-    """Return the page and the bundle's own files, by name; the page itself is "".
+def page_files(bundle: Bundle, engines: EnginePlan | None = None) -> dict[str, Served]:
+    """Return the page, the bundle's own files and those of other engines, by name; the page itself is "".
 
     Raises
     ------
     BadInputError
         When the bundle has no WebAssembly.
     """
+    engines = engines or EnginePlan()
     lacking = [name for name in _BUNDLE_FILES if not (bundle.folder / FOLDER / name).is_file()]
     if lacking or not any(item.target == "wasm" for item in bundle.manifest.files):
         raise BadInputError(
@@ -158,15 +179,19 @@ def page_files(bundle: Bundle) -> dict[str, Served]:
             hint="export it again: topokd-edge export RUN --out BUNDLE --targets onnx,tflite,wasm",
         )
     page = resources.files("topokd_bench.browser") / "page"
-    contents = {name: (page / name).read_bytes() for name in _PAGE_FILES}
+    contents = {name: (page / name).read_bytes() for name in (*_PAGE_FILES, *others.scripts(engines))}
     contents |= {name: (bundle.folder / FOLDER / name).read_bytes() for name in _BUNDLE_FILES}
+    contents |= others.contents(bundle, engines)
     contents[""] = contents.pop("index.html")
     return {
-        name: Served(_KINDS[name.rpartition(".")[2] or "html"], content) for name, content in contents.items()
+        name: Served(_KINDS.get(name.rpartition(".")[2] or "html", _OTHER_KIND), content)
+        for name, content in contents.items()
     }
 
 
-def _made_files(bundle: Bundle, seconds: float, held_out: HeldOut | None) -> dict[str, Served]:
+def _made_files(
+    bundle: Bundle, seconds: float, held_out: HeldOut | None, engines: EnginePlan
+) -> dict[str, Served]:
     """Return what is made for this bench: what the page must know, and the held-out windows."""
     config = {
         "name": bundle.folder.resolve().name,
@@ -174,11 +199,12 @@ def _made_files(bundle: Bundle, seconds: float, held_out: HeldOut | None) -> dic
         "seconds": seconds,
         "windows": 0 if held_out is None else len(held_out.x),
         "motion": motion_plan(bundle.manifest),
+        "engines": others.config(bundle, engines),
     }
     made = {"config.json": Served("application/json", json.dumps(config, allow_nan=False).encode())}
     if held_out is not None:
         samples = np.moveaxis(held_out.x, 1, 2).astype("<f4")
-        made["windows.f32"] = Served("application/octet-stream", samples.tobytes())
+        made["windows.f32"] = Served(_OTHER_KIND, samples.tobytes())
     return made
 
 

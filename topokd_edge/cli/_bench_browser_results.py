@@ -7,7 +7,7 @@ from typing import Any
 
 from topokd_bench.accuracy import interval95
 from topokd_bench.browser import TARGET
-from topokd_bench.browser.post import BuildRun, Post, is_disturbed, same_logits
+from topokd_bench.browser.post import BUILDS, BuildRun, Post, is_disturbed, same_logits
 from topokd_bench.local import Measured
 from topokd_bench.result import BenchResult
 from topokd_bench.windows import HeldOut
@@ -18,11 +18,11 @@ from topokd_edge.errors import CheckFailedError, DeviceError
 
 FOLDER = "wasm"
 """Of the bundle."""
-_HEADS = ["build", "p50 ms", "p95 ms", "p99 ms", "cold ms", "file kB", "accuracy", "drift"]
+_HEADS = ["build", "p50 ms", "p95 ms", "p99 ms", "cold ms", "fetched kB", "accuracy", "drift"]
 
 
 def results(bundle: Bundle, post: Post, held_out: HeldOut | None) -> list[Measured]:
-    """Return the results of a sound post, once its self-test is right to the bit.
+    """Return the results of the WebAssembly builds of a sound post, once their self-test is right to the bit.
 
     Raises
     ------
@@ -32,8 +32,9 @@ def results(bundle: Bundle, post: Post, held_out: HeldOut | None) -> list[Measur
         When nothing was timed.
     """
     vectors = bundle.self_test()
+    builds = [run for run in post.builds if run.build in BUILDS]
     wrong = []
-    for run in post.builds:
+    for run in builds:
         expected = vectors[_model_file(bundle, run.build).path]
         differ = same_logits(run.logits, expected)
         if differ:
@@ -42,9 +43,9 @@ def results(bundle: Bundle, post: Post, held_out: HeldOut | None) -> list[Measur
         raise CheckFailedError(
             f"{TARGET}: this browser answers otherwise than the export", problems=wrong, hint="do not use it"
         )
-    if not all(run.timing.runs for run in post.builds):
+    if not all(run.timing.runs for run in builds):
         raise DeviceError(f"{TARGET}: the browser timed nothing, though its self-test is right")
-    return [_measured(bundle, post.facts, run, held_out) for run in post.builds]
+    return [_measured(bundle, post.facts, run, held_out) for run in builds]
 
 
 def _model_file(bundle: Bundle, build: str) -> Any:
@@ -59,15 +60,25 @@ def _measured(bundle: Bundle, facts: Mapping[str, Any], run: BuildRun, held_out:
         basis="measured",
         pipeline="student.int8",
         runtime=f"wasm-{run.build}",
-        latency_ms={**run.timing.percentiles_ms(), "cold": run.cold_ms},
-        runs=run.timing.runs * run.windows_per_time,
-        warmup=run.timing.warmup,
         flash_bytes=size + script,
         model_bytes=size,
         macs=bundle.manifest.macs,
         kernel=f"wasm {run.build}",
-        self_test={"vectors": len(run.logits), "layers": 0, "bundle": bundle.digest},
-        device={
+        **timed_fields(bundle, facts, run, held_out),
+    )
+    return Measured(result)
+
+
+def timed_fields(
+    bundle: Bundle, facts: Mapping[str, Any], run: BuildRun, held_out: HeldOut | None
+) -> dict[str, Any]:
+    """Return the fields of a result that every timed run has, whatever ran it."""
+    return {
+        "latency_ms": {**run.timing.percentiles_ms(), "cold": run.cold_ms},
+        "runs": run.timing.runs * run.windows_per_time,
+        "warmup": run.timing.warmup,
+        "self_test": {"vectors": len(run.logits), "layers": 0, "bundle": bundle.digest},
+        "device": {
             **facts,
             "windows_per_time": run.windows_per_time,
             "clock_step_ms": run.clock_ms,
@@ -76,8 +87,7 @@ def _measured(bundle: Bundle, facts: Mapping[str, Any], run: BuildRun, held_out:
             "busy": is_disturbed(run, facts),
         },
         **_accuracy(run, held_out),
-    )
-    return Measured(result)
+    }
 
 
 def _accuracy(run: BuildRun, held_out: HeldOut | None) -> dict[str, Any]:
@@ -93,42 +103,55 @@ def _accuracy(run: BuildRun, held_out: HeldOut | None) -> dict[str, Any]:
     }
 
 
+def _name(result: BenchResult) -> str:
+    """Return what ran: the build of the kernels, or the engine and the precision."""
+    return result.kernel or f"{result.runtime} {result.pipeline.removeprefix('student.')}"
+
+
 def show(name: str, measured: list[Measured]) -> None:
     """Print what a browser measured."""
     rows = []
     for result in (item.result for item in measured):
-        latency = result.latency_ms or {}
+        latency = result.latency_ms
+        if latency is None:
+            rows.append([_name(result), "failed", *["-"] * (len(_HEADS) - 2)])
+            continue
         rows.append(
             [
-                result.kernel,
+                _name(result),
                 *(f"{latency[key]:.3f}" for key in ("p50", "p95", "p99")),
                 f"{latency['cold']:.1f}",
-                f"{(result.model_bytes or 0) / 1e3:.1f}",
+                f"{(result.flash_bytes or 0) / 1e3:.1f}",
                 "-" if result.accuracy is None else f"{result.accuracy:.3f}",
                 f"{result.device['latency_drift']:.2f}",
             ]
         )
     if rows:
-        console.table(f"{name}: student.int8 measured in a browser", _HEADS, rows)
+        console.table(f"{name}: the student measured in a browser", _HEADS, rows)
         console.note(f"browser: {measured[0].result.device['user_agent']}")
 
 
 def notes(measured: list[Measured]) -> list[str]:
     """Return what a reader of the figures must know."""
+    return [note for item in measured for note in _notes(item.result)]
+
+
+def _notes(result: BenchResult) -> list[str]:
+    name, device = _name(result), result.device
+    if result.error:
+        return [f"{name} failed: {result.error}"]
     found = []
-    for result in (item.result for item in measured):
-        device = result.device
-        if device["windows_per_time"] > 1:
-            found.append(
-                f"{result.kernel}: a time is the mean of {device['windows_per_time']} windows, since the "
-                f"browser's clock has steps of {device['clock_step_ms']:.3g} ms; so are p95 and p99"
-            )
-        if device["hidden_while_timed"]:
-            found.append(f"{result.kernel}: the page was not in front all the time; measure again")
-        elif device["busy"]:
-            found.append(
-                f"{result.kernel}: disturbed or throttled: the last quarter took "
-                f"{device['latency_drift']:.2f} times the first, or p95 is over twice p50; measure again "
-                "with nothing else running"
-            )
+    if device["windows_per_time"] > 1:
+        found.append(
+            f"{name}: a time is the mean of {device['windows_per_time']} windows, since the "
+            f"browser's clock has steps of {device['clock_step_ms']:.3g} ms; so are p95 and p99"
+        )
+    if device["hidden_while_timed"]:
+        found.append(f"{name}: the page was not in front all the time; measure again")
+    elif device["busy"]:
+        found.append(
+            f"{name}: disturbed or throttled: the last quarter took "
+            f"{device['latency_drift']:.2f} times the first, or p95 is over twice p50; measure again "
+            "with nothing else running"
+        )
     return found

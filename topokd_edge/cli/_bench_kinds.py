@@ -53,16 +53,17 @@ def _ssh(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 
 
 def _browser(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
-    from topokd_edge.cli import _bench_browser, _bench_browser_results
+    from topokd_edge.cli import _bench_browser, _bench_browser_engines, _bench_browser_results
 
+    engines = _bench_browser_engines.plan(asked.bundle, asked.engines)
     there = _bench_browser.Where(asked.address, asked.port, asked.wait)
     measured, subjects = _bench_browser.run_there(
-        asked.bundle, asked.run, asked.windows, asked.seconds, there, progress
+        asked.bundle, asked.run, asked.windows, asked.seconds, there, progress, engines
     )
     return Outcome(
         measured,
         subjects,
-        _bench_browser_results.notes(measured),
+        [*engines.notes, *_bench_browser_results.notes(measured)],
         show=lambda: _bench_browser_results.show(asked.name, measured),
     )
 
@@ -74,12 +75,6 @@ def _serial(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 
 
 def _mcu(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
-def _serial(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
-    from topokd_edge.cli import _bench_serial
-
-    return _bench_serial.measure(asked, targets, progress)
-
-
     from topokd_edge.cli import _bench_mcu
     from topokd_edge.cli._bench_plan import find_run, student_windows
 
@@ -103,7 +98,6 @@ KINDS = (
     Kind(browser.TARGET, _browser),
     Kind(port.TARGET, _serial),
     Kind(mcu.TARGET, _mcu),
-    Kind(port.TARGET, _serial),
     Kind(npu.TARGET, _npu),
 )
 """In the order their results are answered and shown."""

@@ -25,6 +25,10 @@ class Asked:
     ----------
     name
         Of the bundle, as the user gave it; for titles.
+    engines
+        The folders of `--engine`.
+    sustained
+        Minutes.
     """
 
     bundle: Bundle
@@ -33,14 +37,15 @@ class Asked:
     windows: int | None = None
     threads: tuple[int, ...] = (1,)
     seconds: float = 3.0
+    pin: bool = False
+    sustained: float | None = None
     compiler: Compiler = "zig"
     every: float | None = None
     battery: float | None = None
     address: str | None = None
-    pin: bool = False
-    sustained: float | None = None
     port: int = 0
     wait: float = 600.0
+    engines: tuple[Path, ...] = ()
 
 
 def _nothing() -> None:

@@ -80,6 +80,13 @@ def bench(
     wait: Annotated[
         float, typer.Option(min=1, help="For browser: seconds until the result is there.")
     ] = 600.0,
+    engine: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="For browser: folder of an npm package whose engine runs the student too, "
+            "such as node_modules/onnxruntime-web or node_modules/@litertjs/core; may be repeated."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
@@ -96,21 +103,20 @@ def bench(
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json
     """
+    from topokd_bench import device, local
+
     from topokd_edge.bundle import Bundle
     from topokd_edge.cli._bench_kinds import run_all
+    from topokd_edge.cli._bench_local import refuse_threads, thread_counts
     from topokd_edge.cli._bench_outcome import Asked
-    On a board on a serial port, every layer is proven first, and the board's own counter times the student.
     from topokd_edge.cli._bench_plan import check_targets
     from topokd_edge.files import refuse_existing, write_json
 
     targets, counts = check_targets(on), thread_counts(threads)
     if local.TARGET in targets:
         refuse_threads(counts, len(device.usable_cores()), "this machine")
-    from topokd_bench import device, local
-
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    from topokd_edge.cli._bench_local import refuse_threads, thread_counts
     opened = Bundle.open(bundle)
     unchecked = _verify(opened)
     asked = Asked(
@@ -120,15 +126,16 @@ def bench(
         windows,
         counts,
         seconds,
+        pin=pin,
+        sustained=sustained,
         compiler=compiler.value,
         every=every,
         battery=battery,
         address=address,
         port=port,
         wait=wait,
+        engines=tuple(engine or ()),
     )
-        pin=pin,
-        sustained=sustained,
     with console.progress() as progress:
         outcomes = run_all(asked, targets, progress)
     document = _document(outcomes, unchecked)

@@ -41,22 +41,25 @@ class Wanted:
         Self-test windows, and classes of the student.
     windows
         Held-out windows that the page was given to classify.
+    engines
+        Names of the runs in other engines, which come after the builds and in this order.
     """
 
     bundle: str
     vectors: int
     classes: int
     windows: int = 0
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class BuildRun:
-    """One build of the WebAssembly on the phone.
+    """One build of the WebAssembly on the phone, or the student in another engine.
 
     Attributes
     ----------
     build
-        "simd" or "scalar".
+        "simd", "scalar" or one of `Wanted.engines`.
     logits
         float32, (vectors, classes): what it answered to the self-test.
     timing
@@ -67,6 +70,8 @@ class BuildRun:
         Windows timed as one, since the browser's clock has steps of `clock_ms`.
     predicted
         int64, (windows,): classes of the held-out windows.
+    error
+        Why another engine could not run the student; all arrays are then empty.
     """
 
     build: str
@@ -77,6 +82,7 @@ class BuildRun:
     windows_per_time: int
     clock_ms: float
     predicted: npt.NDArray[np.int64]
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,10 @@ def read_post(body: bytes, wanted: Wanted) -> Post:
     items: Any = fields.get("builds")
     items = items if isinstance(items, list) else []
     names = [item.get("build") if isinstance(item, dict) else None for item in items]
-    if names not in ([], ["scalar"], ["simd", "scalar"]) or bool(names) == bool(problem):
-        reader.problems.append("builds: expected scalar, or simd and scalar; or none of them and an error")
+    whole = [[*own, *wanted.engines] for own in (["scalar"], ["simd", "scalar"])]
+    if names not in [[], *whole] or bool(names) == bool(problem):
+        expected = " or ".join(", ".join(one) for one in whole)
+        reader.problems.append(f"builds: expected {expected}; or none of them and an error")
         items = []
     builds = tuple(_build(reader, f"builds.{item['build']}", item, wanted) for item in items)
     if reader.problems:
@@ -128,14 +136,17 @@ def read_post(body: bytes, wanted: Wanted) -> Post:
 
 
 def _build(reader: _Reader, where: str, item: dict[str, Any], wanted: Wanted) -> BuildRun:
-    names = ("build", "logits", "times_ms", "warmup", "cold_ms", "download_ms")
+    names = ("build", "logits", "times_ms", "warmup", "cold_ms", "download_ms", "error")
     fields = reader.object(where, item, (*names, "windows_per_time", "clock_ms", "predicted"))
+    error = reader.text(f"{where}.error", fields.get("error"))
+    if error and item["build"] in BUILDS:
+        reader.problems.append(f"{where}.error: expected none of a build")
 
     def number(name: str, least: float = 0.0, most: float = _DAY_MS) -> float:
         return reader.number(f"{where}.{name}", fields.get(name), least, most)
 
     def array(name: str, most: float, counts: tuple[int, ...] | range) -> npt.NDArray[np.float64]:
-        return reader.numbers(f"{where}.{name}", fields.get(name), most, counts)
+        return reader.numbers(f"{where}.{name}", fields.get(name), most, (0,) if error else counts)
 
     logits = array("logits", 3e38, (wanted.vectors * wanted.classes,))
     times = array("times_ms", _DAY_MS, (0, *range(LEAST_TIMES, MOST_TIMES + 1)))
@@ -152,6 +163,7 @@ def _build(reader: _Reader, where: str, item: dict[str, Any], wanted: Wanted) ->
         windows_per_time=int(number("windows_per_time", 1, 1e9)),
         clock_ms=number("clock_ms"),
         predicted=predicted.astype(np.int64),
+        error=error,
     )
 
 

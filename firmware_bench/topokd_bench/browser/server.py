@@ -14,12 +14,14 @@ from http.server import ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 
-from topokd_bench.browser.handler import Handler
+from topokd_bench.browser.handler import MOST_BYTES, Handler
 
 MOST_CONNECTIONS = 16
 """At once; a browser opens six."""
 CONNECTION_SECONDS = 30.0
-"""Longest life of a connection, however slowly it sends."""
+"""Longest life of a connection, however slowly it sends, beside the time for the largest file."""
+SLOWEST_BYTES = 250_000
+"""A second: a slow wireless network still gets an engine of 14 MB."""
 _POLL_SECONDS = 0.05
 
 
@@ -42,6 +44,8 @@ class PageServer(ThreadingHTTPServer):
         Part of the address; whoever does not know it gets nothing.
     opened_by
         Address of whoever asked for the page last; None before.
+    given
+        Names that were asked for, and given.
     refused
         Requests without the right token or for another host.
     """
@@ -50,10 +54,16 @@ class PageServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, address: str, port: int, files: Mapping[str, Served]) -> None:
+    def __init__(
+        self, address: str, port: int, files: Mapping[str, Served], most_bytes: int = MOST_BYTES
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.files = dict(files)
         self.token = secrets.token_urlsafe(24)
+        self.most_bytes = most_bytes
+        largest = max((len(served.content) for served in files.values()), default=0)
+        self.connection_seconds = CONNECTION_SECONDS + largest / SLOWEST_BYTES
+        self.given: set[str] = set()
         self.opened_by: str | None = None
         self.refused = 0
         self._lock = threading.Lock()
@@ -111,7 +121,7 @@ class PageServer(ThreadingHTTPServer):
         """Cut connections that have lived too long."""
         now = time.monotonic()
         with self._lock:
-            late = [one for one, since in self._since.items() if now - since > CONNECTION_SECONDS]
+            late = [one for one, since in self._since.items() if now - since > self.connection_seconds]
         for connection in late:
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -123,7 +133,9 @@ class PageServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(address: str, port: int, files: Mapping[str, Served]) -> Iterator[PageServer]:
+def serving(
+    address: str, port: int, files: Mapping[str, Served], most_bytes: int = MOST_BYTES
+) -> Iterator[PageServer]:
     """Serve until the block is left.
 
     Parameters
@@ -134,13 +146,15 @@ def serving(address: str, port: int, files: Mapping[str, Served]) -> Iterator[Pa
         0 takes any free one.
     files
         See `PageServer`.
+    most_bytes
+        Of the post.
 
     Raises
     ------
     OSError
         When the address is not of this machine, or the port is taken.
     """
-    server = PageServer(address, port, files)
+    server = PageServer(address, port, files, most_bytes)
     thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
     thread.start()
     try:

@@ -4,7 +4,9 @@ import { begin, whyNot } from "./live.js";
 
 const at = (id) => document.getElementById(id);
 const SHOWN_CLASSES = 5;
+const SILENT_MS = 120_000;
 const digits = (value) => (value < 10 ? value.toFixed(3) : value.toFixed(1));
+const printable = (text) => text.replace(/[^\x20-\x7e]/g, " ").slice(0, 500);
 let hidden = false;
 let timing = true;
 
@@ -22,21 +24,35 @@ function element(tag, text = "", name = "") {
   return made;
 }
 
-/** One build in a worker of its own. */
-function runBuild(build, config) {
+/** One run in a worker of its own. */
+function inWorker(worker, name, message) {
   return new Promise((resolve, reject) => {
-    const worker = new Worker("./worker.js", { type: "module" });
-    const end = (finish, value) => (worker.terminate(), finish(value));
+    const end = (finish, value) => (clearTimeout(silent), worker.terminate(), finish(value));
+    const silent = setTimeout(() => end(reject, new Error(`nothing was heard of it for ${SILENT_MS / 1000} s`)), SILENT_MS);
     worker.onerror = (event) => end(reject, new Error(event.message || "this browser runs no module in a worker"));
     worker.onmessage = ({ data }) => {
+      clearTimeout(silent);
       if (data.progress) {
         at("progress").value = data.progress.share;
-        state("running", `Timing the ${build} build: ${digits(data.progress.p50)} ms a window so far.`);
+        state("running", `Timing ${name}: ${digits(data.progress.p50)} ms a window so far.`);
       } else if (data.done) end(resolve, data.done);
       else end(reject, new Error(data.error));
     };
-    worker.postMessage({ build, seconds: config.seconds, windows: config.windows });
+    worker.postMessage(message);
   });
+}
+
+const runBuild = (build, wanted) =>
+  inWorker(new Worker("./worker.js", { type: "module" }), `the ${build} build`, { build, ...wanted });
+
+/** An engine that cannot run the student is a result too. */
+async function runEngine(engine, wanted) {
+  try {
+    return await inWorker(new Worker("./engine.js"), engine.build, { ...engine, ...wanted });
+  } catch (error) {
+    const none = { logits: [], times_ms: [], warmup: 0, cold_ms: 0, download_ms: 0, windows_per_time: 1, clock_ms: 0 };
+    return { build: engine.build, ...none, predicted: [], error: printable(error.message || "unknown") };
+  }
 }
 
 function facts() {
@@ -55,15 +71,36 @@ function showBuild(run) {
   const sorted = [...run.times_ms].sort((a, b) => a - b);
   const rank = (share) => (sorted.length ? digits(sorted[Math.ceil(share * sorted.length) - 1]) : "-");
   const row = element("tr");
-  row.append(...[run.build, rank(0.5), rank(0.95), rank(0.99), run.cold_ms.toFixed(0)].map((text) => element("td", text)));
+  const cold = sorted.length ? run.cold_ms.toFixed(0) : "-";
+  row.append(...[run.build, rank(0.5), rank(0.95), rank(0.99), cold].map((text) => element("td", text)));
   at("rows").append(row);
   at("results").hidden = false;
 }
 
 async function post(config, builds, error) {
-  const body = JSON.stringify({ bundle: config.bundle, facts: facts(), builds, error: error.slice(0, 500) });
+  const body = JSON.stringify({ bundle: config.bundle, facts: facts(), builds, error });
   const response = await fetch("./result", { method: "POST", headers: { "Content-Type": "application/json" }, body });
   if (!response.ok) throw new Error(`the bench did not take the result: ${await response.text()}`);
+}
+
+/** Every build, then every other engine that was asked for. */
+async function runAll(config, builds) {
+  const wanted = { seconds: config.seconds, windows: config.windows };
+  for (const build of hasSimd() ? ["simd", "scalar"] : ["scalar"]) {
+    begins(`the ${build} build`);
+    builds.push(await runBuild(build, wanted));
+    showBuild(builds.at(-1));
+  }
+  for (const engine of config.engines) {
+    begins(engine.build);
+    builds.push(await runEngine(engine, wanted));
+    showBuild(builds.at(-1));
+  }
+}
+
+function begins(name) {
+  state("running", `Checking ${name} against its self-test.`);
+  at("progress").value = 0;
 }
 
 /** Measure and post; returns a student for live answers, loaded before: afterwards nobody serves any more. */
@@ -73,22 +110,21 @@ async function measure(config) {
   let student;
   try {
     student = await Student.load();
-    for (const build of hasSimd() ? ["simd", "scalar"] : ["scalar"]) {
-      state("running", `Checking the ${build} build against its self-test.`);
-      at("progress").value = 0;
-      const run = await runBuild(build, config);
-      builds.push(run);
-      showBuild(run);
-    }
+    await runAll(config, builds);
   } catch (error) {
     problem = error.message || "unknown";
   }
   timing = false;
   at("progress").value = 1;
-  await post(config, problem ? [] : builds, problem.replace(/[^\x20-\x7e]/g, " "));
+  await post(config, problem ? [] : builds, printable(problem));
   if (problem) throw new Error(problem);
-  if (builds.some((run) => !run.times_ms.length)) throw new Error("the self-test gave other answers than the export");
-  state("pass", "Done: every self-test answer as exported, and the result is sent. The bench has ended.");
+  const others = config.engines.map((engine) => engine.build);
+  const untimed = builds.filter((run) => !run.times_ms.length);
+  if (untimed.some((run) => !others.includes(run.build)))
+    throw new Error("the self-test gave other answers than the export");
+  const failed = untimed.map((run) => `${run.build}: ${run.error || "other answers than the export"}`);
+  const said = failed.length ? `Done, without ${failed.join("; ")}.` : "Done: every self-test answer as exported.";
+  state("pass", `${said} The result is sent, the bench has ended.`);
   return student;
 }
 
