@@ -34,6 +34,8 @@ _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_ru
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8"}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SLICE = {"warmup": 0, "runs": 1}
+_SILENT = {"ORT_DISABLE_TELEMETRY": "1"}
+"""ONNX Runtime else leaves a name of the user in the cache folder, and reports; see its docs/Privacy.md."""
 _CHUNK = 1 << 20
 
 
@@ -478,7 +480,12 @@ def run(folder: Path, job: dict[str, Any]) -> None:
             stdout=out,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, "TMPDIR": str(folder), **dict.fromkeys(_THREADS, str(job["threads"]))},
+            env={
+                **_SILENT,
+                **os.environ,
+                "TMPDIR": str(folder),
+                **dict.fromkeys(_THREADS, str(job["threads"])),
+            },
         )
         try:
             late = wait(child, json.dumps(job).encode(), job["timeout"])
