@@ -17,6 +17,7 @@ app = typer.Typer(help="Persistence images of windows.", no_args_is_help=True, r
 
 class _Backend(enum.StrEnum):
     fast = "fast"
+    gpu = "gpu"
     reference = "reference"
 
 
@@ -27,7 +28,9 @@ def extract(
     fit_on: Annotated[
         str, typer.Option(help="Subjects whose windows set the ranges, as 1,2,3. Default: all subjects.")
     ] = "",
-    backend: Annotated[_Backend, typer.Option(help="Our code, or ripser and persim.")] = _Backend.fast,
+    backend: Annotated[
+        _Backend, typer.Option(help="Our code; the same on a GPU; or ripser and persim.")
+    ] = _Backend.fast,
     jobs: Annotated[
         int, typer.Option(help="Processes that share the work of --backend reference; -1 takes all cores.")
     ] = 1,
@@ -40,14 +43,18 @@ def extract(
     Example: topokd-edge topology extract windows/watch --out images/watch --fit-on 1,2,3
     """
     from topokd_edge.data.windowset import WindowSet
+    from topokd_edge.topology import batched
     from topokd_edge.topology.store import extract_images
 
-    if jobs != 1 and backend is _Backend.fast:
+    if jobs != 1 and backend is not _Backend.reference:
         raise UsageError(
-            f"--jobs {jobs}: is for --backend reference", hint="leave it out: fast uses all cores by itself"
+            f"--jobs {jobs}: is for --backend reference",
+            hint=f"leave it out: {backend.value} uses all cores by itself",
         )
     if jobs == 0 or jobs < -1:
         raise UsageError(f"--jobs {jobs}: expected 1 or more, or -1")
+    if backend is _Backend.gpu:
+        batched.cuda()  # told before anything is read
     windows = WindowSet.open(data)
     subjects = tuple(name.strip() for name in fit_on.split(",") if name.strip())
     if not subjects:

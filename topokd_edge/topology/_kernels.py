@@ -289,6 +289,36 @@ def images(
 
 
 @_jit
+def drawn_pairs(
+    x: npt.NDArray[np.float32],
+    life_range: Floats,
+    min_life: float,
+    essential: tuple[int, float],
+    births: Floats,
+    lives: Floats,
+    counts: npt.NDArray[np.int64],
+) -> None:
+    """Write birth and life of the pairs that `images` draws, and how many of them a channel has.
+
+    Shapes: `x` (windows, channels, length), `life_range` (channels, 2), `births` and `lives` (windows,
+    channels, at least (length + 1) // 2: every class is born in a minimum of its own), `counts` (windows,
+    channels).
+    """
+    length = x.shape[2]
+    signal, some_births, deaths = np.empty(length), np.empty(length + 1), np.empty(length + 1)
+    minima, walls = np.empty(length), np.empty(length)
+    for window in range(x.shape[0]):
+        for channel in range(x.shape[1]):
+            signal[:] = x[window, channel]
+            low, high = life_range[channel, 0], life_range[channel, 1]
+            found = pairs(signal, essential[0], essential[1], some_births, deaths, minima, walls)
+            kept = _lasting(some_births, deaths, found, min_life * (high - low), high)
+            births[window, channel, :kept] = some_births[:kept]
+            lives[window, channel, :kept] = deaths[:kept]
+            counts[window, channel] = kept
+
+
+@_jit
 def extremes(x: npt.NDArray[np.float32], essential: tuple[int, float], out: Floats) -> None:
     """Write least birth, greatest birth and greatest finite life per window and channel.
 

@@ -91,4 +91,4 @@ def predict_memory(length: int, params: ImageParams, *, backend: Backend) -> int
         from topokd_edge.topology import delay
 
         return delay.memory_of(length, params)
-    return length * (_OWN_BYTES_PER_SAMPLE if backend == "fast" else _RIPSER_BYTES_PER_SAMPLE)
+    return length * (_RIPSER_BYTES_PER_SAMPLE if backend == "reference" else _OWN_BYTES_PER_SAMPLE)

@@ -1,8 +1,8 @@
-"""Persistence images of windows, by our own exact code or by ripser and persim.
+"""Persistence images of windows, by our own exact code, on a GPU, or by ripser and persim.
 
 An image is the sum over pairs of weight times the outer product of two vectors: the mass a one-dimensional
 Gaussian leaves in each pixel of an axis, a difference of normal CDFs (H. Adams et al., Persistence Images,
-JMLR 18(8), 2017). Both backends integrate exactly over pixels.
+JMLR 18(8), 2017). All backends integrate exactly over pixels.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from topokd_edge.progress import Progress, silent
 from topokd_edge.topology.params import ImageParams, check_windows
 from topokd_edge.topology.sublevel import essential_code, refuse_non_finite
 
-Backend = Literal["fast", "reference"]
-BACKENDS: tuple[Backend, ...] = ("fast", "reference")
-
+Backend = Literal["fast", "gpu", "reference"]
+BACKENDS: tuple[Backend, ...] = ("fast", "gpu", "reference")
 
 _TASK = "persistence images"
+_STEP = 64
+"""How many windows a thread of "fast" takes at a time."""
 _REACH = 6.5
 """Where a Gaussian is cut, in sigma: exp(-6.5**2 / 2) = 7e-10 of its peak is left out per pair."""
 _TABLE_STEP = 0.02
@@ -53,9 +54,10 @@ def persistence_images(
     params
         What the images depend on; see `fit_params`.
     backend
-        "fast": compiled, tens of microseconds a channel. "reference": ripser and persim, as the field does
-        it, for checking, and for loops ("delay"); equal to "fast" within 1e-6 of the maximum of an image;
-        always one thread. None takes the quickest that computes the images of `params`.
+        "fast": compiled, tens of microseconds a channel. "gpu": compiled diagrams, drawn in batches by
+        CUDA. "reference": ripser and persim, as the field does it, for checking, and for loops ("delay");
+        always one thread. All are equal within 1e-6 of the maximum of an image. None takes "reference" for
+        loops and "fast" for the rest.
     threads
         How many threads share the work; None takes all cores this process may use.
     progress
@@ -75,6 +77,8 @@ def persistence_images(
         When a sample is NaN or infinite (its place is named), or the channels are not those of `params`.
     UsageError
         When the backend is unknown, or has no such filtration, or `threads` is below 1.
+    MissingError
+        When there is no CUDA device for "gpu", or it has no memory left.
     """
     check_windows(x.shape)
     if x.shape[1] != params.channels:
@@ -88,6 +92,10 @@ def persistence_images(
         raise UsageError(f"threads = {threads}: expected 1 or more")
     x = np.ascontiguousarray(x, dtype=np.float32)
     refuse_non_finite(x)
+    if params.filtration == "delay" and backend != "reference":
+        raise UsageError(
+            "filtration = 'delay': loops are computed by ripser only", hint="take backend = 'reference'"
+        )
     images = np.empty((len(x), x.shape[1], *params.size), dtype=np.float32)
     degenerate = np.empty(x.shape[:2], dtype=np.bool_)
     if backend == "reference":
@@ -96,9 +104,9 @@ def persistence_images(
         reference.fill(x, params, images, degenerate)
         progress(_TASK, len(x), len(x))
         return images, degenerate
-    fill = _fast(params)
     workers = threads or len(os.sched_getaffinity(0))
-    step = max(1, min(64, len(x) // workers))
+    fill, most = _on_gpu(params, x.shape[2]) if backend == "gpu" else (_fast(params), _STEP)
+    step = max(1, min(most, len(x) // workers))
 
     def run(start: int) -> int:
         part = slice(start, min(start + step, len(x)))
@@ -123,10 +131,6 @@ def _fast(params: ImageParams) -> Fill:
     """Return the compiled backend as a function of (windows, images to fill, flags to fill)."""
     from topokd_edge.topology import _kernels
 
-    if params.filtration == "delay":
-        raise UsageError(
-            "filtration = 'delay': loops are computed by ripser only", hint="take backend = 'reference'"
-        )
     weight = {
         "power": (_kernels.POWER, params.weight_power, 0.0),
         "ramp": (_kernels.RAMP, *params.weight_ramp),
@@ -152,22 +156,47 @@ def _fast(params: ImageParams) -> Fill:
     return fill
 
 
+def _on_gpu(params: ImageParams, length: int) -> tuple[Fill, int]:
+    """Return the backend of the GPU, as `_fast` does, and how many windows a thread takes at a time."""
+    from topokd_edge.topology import batched
+
+    return batched.filler(params, batched.cuda()), batched.windows_at_a_time(params.channels, length)
+
+
 def _pixel_masses(pixels: int, sigma: float) -> npt.NDArray[np.float64]:
+    """Tabulate what a Gaussian leaves in the equal pixels of an axis; `sigma` is a fraction of it."""
+    spread = sigma * pixels
+    return masses(spread, min(reach_of(spread), pixels - 1))
+
+
+def reach_of(spread: float, width: float = 1.0) -> int:
+    """Return how many pixels away a Gaussian still leaves anything; see `masses`."""
+    return int(np.ceil(_REACH * spread)) + int(np.ceil(width))
+
+
+def masses(spread: float, reach: int, width: float = 1.0) -> npt.NDArray[np.float64]:
     """Tabulate what a Gaussian leaves in the pixels about the one it lies in.
+
+    Parameters
+    ----------
+    spread
+        Standard deviation, in steps from one pixel to the next.
+    reach
+        How many pixels on both sides.
+    width
+        Of a pixel, in steps: below 1 there are gaps between them.
 
     Returns
     -------
     ndarray
         Shape (steps + 3, 2 * reach + 1): entry (m, k) is the mass in the pixel k - reach places from the
-        Gaussian's own when it lies at (m - 1) / steps of its pixel's width. The rows beyond both ends
+        Gaussian's own when it lies at (m - 1) / steps of the way to the next. The rows beyond both ends
         serve cubic interpolation.
     """
     from scipy.special import ndtr
 
-    spread = sigma * pixels
-    reach = min(int(np.ceil(_REACH * spread)) + 1, pixels - 1)
     steps = max(2, int(np.ceil(1.0 / (_TABLE_STEP * spread))))
-    place = (np.arange(steps + 3) - 1.0) / steps
-    edges = np.arange(-reach, reach + 2)
-    cdf = ndtr((edges[np.newaxis] - place[:, np.newaxis]) / spread)
-    return np.ascontiguousarray(np.diff(cdf, axis=1))
+    place = (np.arange(steps + 3) - 1.0)[:, np.newaxis] / steps
+    edges = np.arange(-reach, reach + 1)[np.newaxis]
+    low, high = ((edges + end - place) / spread for end in (0.0, width))
+    return np.ascontiguousarray(ndtr(high) - ndtr(low))

@@ -64,7 +64,7 @@ def write_images(
     jobs
         How many processes share the work of "reference", as joblib's `n_jobs`: None is one, or what
         `joblib.parallel_config` says around the call, which also chooses where they run (loky, dask, ray).
-        The images are the same to the bit. "fast" uses all cores by itself.
+        The images are the same to the bit. The others use all cores by themselves.
     progress
         Told how many windows are done.
 
@@ -85,7 +85,7 @@ def write_images(
     path.parent.mkdir(parents=True, exist_ok=True)
     _need_room(path.parent, len(index) * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     degenerate = np.empty(shape[:2], dtype=np.bool_)
-    block = max(1, _BLOCK_BYTES // per_window) if backend == "fast" else _block_of_reference(params)
+    block = _block_of_reference(params) if backend == "reference" else max(1, _BLOCK_BYTES // per_window)
     parts = (index[start : start + block] for start in range(0, len(index), block))
 
     def blocks() -> Iterator[npt.NDArray[np.floating[Any]]]:
@@ -118,7 +118,7 @@ def _drawn(
         (np.asarray(windows.x[part]), [name_of(windows, window) for window in part], params, backend)
         for part in parts
     )
-    if backend == "fast":
+    if backend != "reference":
         yield (draw(*call) for call in calls)
         return
     from joblib import Parallel, delayed
