@@ -1,15 +1,16 @@
 """Time persistence images, ours beside ripser, persim and gudhi: python benchmarks/topology.py [FOLDER].
 
 Writes topology.json and topology.md in the folder, by default docs/results. One thread; all libraries take
-turns on the same windows.
+turns on the same windows. `--only share gpu` measures these parts and keeps the other numbers of the folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import platform
-import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from gudhi.representations import PersistenceImage
 from threadpoolctl import threadpool_limits
 
 from topokd_edge.cli import console
-from topokd_edge.files import write_json, write_text
+from topokd_edge.errors import MissingError
+from topokd_edge.files import read_json, write_json, write_text
+from topokd_edge.topology import batched
 from topokd_edge.topology.bench import SHAPES, Case, bench_case, in_turns, synthetic_windows, table_rows
 from topokd_edge.topology.image import persistence_images
 from topokd_edge.topology.params import ImageParams, fit_params
@@ -104,6 +107,87 @@ def diagrams_alone() -> list[dict[str, Any]]:
     return rows
 
 
+def share_of_diagrams() -> dict[str, Any]:
+    """Time what the backend "gpu" leaves on the CPU, beside all of "fast", one thread."""
+    cases = []
+    for layout in ("cells", "paper"):
+        for shape in SHAPES:
+            x = synthetic_windows(WINDOWS, *shape)
+            params = fit_params(x, layout=layout)
+            whole, part = in_turns(
+                31,
+                lambda turn, x=x, params=params: persistence_images(x, params, threads=1),
+                lambda turn, x=x, params=params: batched.diagrams(x, params),
+            )
+            case = {"name": f"{x.shape[1]}x{x.shape[2]}", "layout": layout, "share": part / whole}
+            cases.append({**case, "fast_us": whole / WINDOWS, "diagrams_us": part / WINDOWS})
+    return {"machine": machine(), "cases": cases}
+
+
+def on_gpu(windows: int = 8192, repeats: int = 5) -> dict[str, Any]:
+    """Time the backends "gpu" and "fast" on all cores, wall time, or say that there is no GPU."""
+    try:
+        device = batched.cuda()
+    except MissingError:
+        return {"device": None, "cases": []}
+    import torch
+
+    cases = []
+    for layout in ("cells", "paper"):
+        for shape in SHAPES:
+            x = synthetic_windows(windows, *shape)
+            params = fit_params(x[:256], layout=layout)
+            case: dict[str, Any] = {"name": f"{x.shape[1]}x{x.shape[2]}", "layout": layout}
+            images = {}
+            for backend in ("gpu", "fast"):
+                times = []
+                for _ in range(repeats + 1):  # the first one warms up
+                    start = time.perf_counter()
+                    images[backend] = persistence_images(x, params, backend=backend)[0]
+                    times.append(time.perf_counter() - start)
+                case[f"{backend}_us"] = 1e6 * float(np.median(times[1:])) / windows
+            cases.append({**case, "max_rel_diff": float(np.abs(images["gpu"] - images["fast"]).max())})
+    return {"device": torch.cuda.get_device_name(device), "machine": machine(), "cases": cases}
+
+
+def gpu_text(share: dict[str, Any], gpu: dict[str, Any]) -> list[str]:
+    """Return the part of the page on what a GPU brings."""
+    rows = [
+        [
+            case["name"],
+            case["layout"],
+            f"{case['fast_us']:.0f}",
+            f"{case['diagrams_us']:.0f}",
+            f"{case['share']:.0%}",
+            f"{1 / case['share']:.1f}x",
+        ]
+        for case in share["cases"]
+    ]
+    text = [
+        "## What a GPU could bring",
+        'The backend "gpu" computes diagrams on the CPU and draws on the GPU. CPU time per window of "fast", '
+        "and of the diagrams alone, one thread; were drawing and copying free, a GPU would bring the last "
+        f"column at most. {share['machine']}.",
+        _table(["channels x samples", "layout", "fast us", "diagrams us", "share", "at most"], rows),
+    ]
+    if gpu["device"] is None:
+        return [*text, "The backend itself was not measured: there was no CUDA device."]
+    rows = [
+        [
+            case["name"],
+            case["layout"],
+            f"{case['gpu_us']:.1f}",
+            f"{case['fast_us']:.1f}",
+            f"{case['fast_us'] / case['gpu_us']:.1f}x",
+            f"{case['max_rel_diff']:.1e}",
+        ]
+        for case in gpu["cases"]
+    ]
+    columns = ["channels x samples", "layout", "gpu us", "fast us", "speed-up", "largest difference"]
+    measured = f"Wall time per window, all cores: {gpu['device']}; {gpu['machine']}."
+    return [*text, measured, _table(columns, rows)]
+
+
 def markdown(document: dict[str, Any]) -> str:
     """Return the tables as Markdown."""
     columns, rows = table_rows([Case(**case) for case in document["cases"]])
@@ -144,6 +228,7 @@ def markdown(document: dict[str, Any]) -> str:
         text.append(_table([name, "pairs", "fast us", "reference us", "speed-up"], body))
     alone = [[str(case["value"]), f"{case['fast_us']:.1f}"] for case in document["diagram_alone"]]
     text.append(_table(["samples", "one diagram alone us"], alone))
+    text += gpu_text(document["share_of_diagrams"], document["gpu"])
     return "\n\n".join(text) + "\n"
 
 
@@ -152,11 +237,15 @@ def _table(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def measured() -> dict[str, Any]:
-    """Return everything that is measured, as it is written to the JSON."""
+def machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def beside_others() -> dict[str, Any]:
+    """Measure ours beside the other libraries."""
     windows = [synthetic_windows(WINDOWS, *shape) for shape in SHAPES]
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "machine": machine(),
         "versions": ", ".join(
             f"{name} {metadata.version(name)}" for name in ("numpy", "numba", "ripser", "persim", "gudhi")
         ),
@@ -168,14 +257,27 @@ def measured() -> dict[str, Any]:
     }
 
 
+PARTS = {
+    "others": beside_others,
+    "share": lambda: {"share_of_diagrams": share_of_diagrams()},
+    "gpu": lambda: {"gpu": on_gpu()},
+}
+"""What `--only` names: each gives some of the keys of the JSON."""
+
+
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/results")
-    with threadpool_limits(limits=1):
-        document = measured()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/results"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="parts to measure anew")
+    asked = parser.parse_args()
+    document = read_json(asked.folder / "topology.json") if asked.only else {}
+    for part in asked.only or PARTS:
+        with threadpool_limits(limits=1):
+            document.update(PARTS[part]())
     text = markdown(document)
     console.note(text)
-    write_json(folder / "topology.json", document)
-    write_text(folder / "topology.md", text)
+    write_json(asked.folder / "topology.json", document)
+    write_text(asked.folder / "topology.md", text)
 
 
 if __name__ == "__main__":
