@@ -48,7 +48,7 @@ def bench_section(bench: dict[str, Any]) -> dict[str, Any]:
         "mcu": [device_rows.mcu_row(entry) for entry in results if entry.get("kernel")],
         "many_targets": len(by_target) > 1,
         "device": device_rows.devices(results),
-        "sustained": device_rows.sustained(results),
+        "conditions": device_rows.conditions(results),
     }
 
 

@@ -106,8 +106,8 @@ def stacks(results: Sequence[dict[str, Any]]) -> list[Picture]:
                 f"Topology and network, {core}",
                 bars(f"stack {core}", [Group("", rows)], axis),
                 f"Instructions on the {core}: {words}",
-                f"Topology, in dark (persistence) and light (image), is {numbers.percent(share)} of the TDA "
-                "pipeline\u2019s instructions; the grey rest is input and network. The student computes none.",
+                f"Topology, in dark (persistence) and light (image), is {numbers.percent(share)} of the "
+                "TDA pipeline; the grey rest is input and network. The student computes none.",
             )
         ]
     return []

@@ -41,7 +41,7 @@ def row(entry: dict[str, Any], compared: Sequence[Comparison]) -> dict[str, Any]
         **_modelled_latency(entry),
         "times": _times(entry, compared),
         "accuracy": numbers.percent(entry.get("accuracy")),
-        "ci95": f"{numbers.percent(bounds[0])} to {numbers.percent(bounds[1])}" if bounds else "",
+        "ci95": numbers.from_to(*bounds, numbers.percent) if bounds else "",
         "windows": numbers.count(entry.get("windows")),
         "model": numbers.size(entry.get("model_bytes")),
         "ram": numbers.size(_above_baseline(entry)),
@@ -73,7 +73,7 @@ def compared_row(found: Comparison) -> dict[str, Any]:
         "whose": "" if student["pipeline"] == INT8_STUDENT else pipeline_name(student["pipeline"]),
         "topology": "does not fit" if found.refused else _cost_words(tda) if tda else "not tried",
         "times": (f"{times} ({within})" if within else times) or numbers.MISSING,
-        "basis": student["basis"],
+        "basis": student["basis"] + ("" if student.get("latency_ms") else " instructions"),
     }
 
 
@@ -127,21 +127,55 @@ def devices(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"target": target, "facts": facts} for target, facts in found.items()]
 
 
-def sustained(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what long runs and throttling say, of results that tell it."""
-    found = []
+def conditions(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was timed otherwise than back to back for seconds, beside what was, and what throttled."""
+    rows = []
     for entry in results:
-        facts = {
-            str(key).replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
-            for key, value in (entry.get("sustained") or {}).items()
-            if value is not None
-        }
-        if entry.get("throttled"):
-            facts["throttled"] = "yes: the processor slowed itself down while it was timed"
-        if facts:
-            name = f"{entry['target']}, {pipeline_name(entry['pipeline'])}, {entry['runtime']}"
-            found.append({"name": name, "facts": facts})
-    return found
+        if (is_steady(entry) and not entry.get("throttled")) or not entry.get("latency_ms"):
+            continue
+        steady = next((other for other in results if _is_same(entry, other) and is_steady(other)), None)
+        times = cost(entry) / max(cost(steady), 1e-9) if steady and steady is not entry else None
+        rows.append(
+            {
+                "target": entry["target"],
+                "pipeline": pipeline_name(entry["pipeline"]),
+                "colour": COLOURS.get(entry["pipeline"], QUIET),
+                "runtime": entry["runtime"],
+                "mode": entry.get("mode") or STEADY,
+                "p50": numbers.duration_ms(entry["latency_ms"]["p50"]),
+                "times": numbers.MISSING if times is None else f"{times:.2f}\u00d7",
+                "facts": "; ".join(_condition_facts(entry)) or numbers.MISSING,
+            }
+        )
+    return rows
+
+
+def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    same = all(one[key] == other[key] for key in ("target", "pipeline", "runtime"))
+    return same and one.get("threads", 1) == other.get("threads", 1) and bool(other.get("latency_ms"))
+
+
+def _condition_facts(entry: dict[str, Any]) -> list[str]:
+    long, facts = entry.get("sustained") or {}, []
+    every = (entry.get("device") or {}).get("every_s")
+    if entry.get("mode") == "duty-cycled" and every:
+        facts.append(f"one window every {every:g} s, asleep between")
+    if long.get("minutes"):
+        facts.append(f"{long['minutes']:g} minutes on end")
+    if long.get("first_ms") and long.get("last_ms"):
+        first, last = (numbers.duration_ms(long[key]) for key in ("first_ms", "last_ms"))
+        facts.append(f"median {first} in the first tenth, {last} in the last")
+    for key, shown in (("temperature_c", lambda value: f"{value:.0f} °C"), ("khz", _clock)):
+        told = [value for value in long.get(key) or [] if value is not None]
+        if told:
+            facts.append(f"{shown(told[0])} at first, {shown(told[-1])} at last")
+    if entry.get("throttled"):
+        facts.append("the processor slowed itself down")
+    return facts
+
+
+def _clock(khz: float) -> str:
+    return f"{khz / 1e6:.2f} GHz"
 
 
 def not_on_the_map(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -171,7 +205,9 @@ def _times(entry: dict[str, Any], compared: Sequence[Comparison]) -> str:
 
 def _cost_words(entry: dict[str, Any]) -> str:
     if not entry.get("latency_ms"):
-        return f"{numbers.count(entry['instructions'])} instructions"
+        return numbers.count(entry["instructions"])
+    if entry["basis"] == "modelled" and not entry.get("latency_range_ms"):
+        return f"{numbers.duration_ms(entry['latency_ms']['p50'])}, no range"
     return _modelled_latency(entry).get("p50") or numbers.duration_ms(entry["latency_ms"]["p50"])
 
 
@@ -185,7 +221,7 @@ def _modelled_latency(entry: dict[str, Any]) -> dict[str, str]:
         return {}
     span = entry.get("latency_range_ms")
     middle = _span(span, numbers.duration_ms) if span else numbers.duration_ms(entry["latency_ms"]["p50"])
-    return {"p50": middle, "p95": numbers.MISSING if span else "no range told", "p99": numbers.MISSING}
+    return {"p50": middle, "p95": numbers.MISSING if span else "no range", "p99": numbers.MISSING}
 
 
 def _span(value: dict[str, Any] | None, shown: Callable[[float], str]) -> str:
