@@ -42,6 +42,15 @@ int32_t start(const float *samples, int8_t *out)
 }
 """
 """Raw samples, as an app has them, to logits."""
+FLOAT_APP = """#include "pipeline.h"
+static pipeline_t pipeline;
+int32_t start(const float *samples, float *out);
+int32_t start(const float *samples, float *out)
+{
+    return (int32_t)pipeline_classify(&pipeline, samples, out);
+}
+"""
+"""The same of a float pipeline."""
 _GCC = "arm-none-eabi-gcc"
 _AT = {"zig": f"-Wl,--image-base={ROM:#x}", "gcc": f"-Wl,-Ttext={ROM:#x}"}
 _FUNCTION, _OBJECT = 2, 1
@@ -85,6 +94,8 @@ def build_firmware(
     *,
     program: str = NETWORK,
     compiler: Compiler = "zig",
+    sources: Sequence[str] = SOURCES,
+    fpu: bool = False,
 ) -> Firmware:
     """Compile and link the C files for a core, nothing else in it.
 
@@ -100,6 +111,10 @@ def build_firmware(
         `NETWORK` or `APP`: what the one function does.
     compiler
         `zig` for that of the package ziglang, `gcc` for arm-none-eabi-gcc.
+    sources
+        Names of the files to compile beside the program.
+    fpu
+        Whether floats go to the core's floating-point unit, if it has one.
 
     Raises
     ------
@@ -108,7 +123,7 @@ def build_firmware(
     CheckFailedError
         With what the compiler said.
     """
-    elf = link({**files, "entry.c": program}, core, flags, ("entry.c", *SOURCES), compiler)
+    elf = link({**files, "entry.c": program}, core, flags, ("entry.c", *sources), compiler, fpu=fpu)
     symbols = {kind: dict(_symbols(elf, kind)) for kind in (_FUNCTION, _OBJECT)}
     entry = int(struct.unpack_from("<I", elf, 24)[0])
     return Firmware(core, elf, tuple(_segments(elf)), entry, symbols[_FUNCTION], symbols[_OBJECT])
@@ -122,6 +137,7 @@ def link(
     compiler: Compiler = "zig",
     *,
     placed: bool = False,
+    fpu: bool = False,
 ) -> bytes:
     """Compile and link C files; return the ELF file.
 
@@ -135,13 +151,15 @@ def link(
         Names of the files to compile.
     placed
         Whether a linker script says where everything goes.
+    fpu
+        As for `build_firmware`.
 
     Raises
     ------
     MissingError, CheckFailedError
         As `build_firmware`.
     """
-    command = [*_command(core, compiler), "-std=c99", *WARNINGS, "-g", "-ffunction-sections", *flags]
+    command = [*_command(core, compiler, fpu), "-std=c99", *WARNINGS, "-g", "-ffunction-sections", *flags]
     command += [] if placed else [_AT[compiler]]
     with tempfile.TemporaryDirectory(prefix="topokd-mcu-") as name:
         folder = Path(name)
@@ -169,7 +187,7 @@ def compiler_version(compiler: Compiler) -> str:
     return f"{_GCC} {told.stdout.strip()}"
 
 
-def _command(core: str, compiler: Compiler) -> list[str]:
+def _command(core: str, compiler: Compiler, fpu: bool) -> list[str]:
     chosen = CORES[core]
     link = ["-Wl,--gc-sections", "-Wl,-e,start"]
     if compiler == "zig":
@@ -177,12 +195,13 @@ def _command(core: str, compiler: Compiler) -> list[str]:
             raise MissingError(
                 f"building for {core} needs the package ziglang", hint="pip install 'topokd-edge[mcu]'"
             )
-        return [sys.executable, "-m", "ziglang", "cc", *chosen.zig, *link]
+        named = chosen.fpu_zig if fpu and chosen.has_fpu else chosen.zig
+        return [sys.executable, "-m", "ziglang", "cc", *named, *link]
     if not chosen.gcc:
         raise MissingError(f"{_GCC} does not know {core}", hint="leave --compiler out, or give zig")
     if shutil.which(_GCC) is None:
         raise MissingError(f"{_GCC} is not installed", hint="install it, or leave --compiler out")
-    return [_GCC, *chosen.gcc, "-nostdlib", *link]
+    return [_GCC, *(chosen.fpu_gcc if fpu and chosen.has_fpu else chosen.gcc), "-nostdlib", *link]
 
 
 def _segments(elf: bytes) -> Iterator[tuple[int, bytes, int]]:

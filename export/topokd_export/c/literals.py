@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 LINE = 100
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-+.,:;()/=<>*")
@@ -33,10 +34,18 @@ def real(value: float) -> str:
 
 def numbers(values: Iterable[int]) -> str:
     """Return integers separated by commas, wrapped and indented."""
+    # The most negative number of C has no literal of its own.
+    return _wrapped("INT32_MIN" if value == -(2**31) else str(value) for value in values)
+
+
+def reals(values: npt.ArrayLike) -> str:
+    """Return float literals separated by commas, wrapped and indented."""
+    return _wrapped(map(real, np.asarray(values, dtype=np.float32).ravel().tolist()))
+
+
+def _wrapped(words: Iterable[str]) -> str:
     lines, line = [], "   "
-    for value in values:
-        # The most negative number of C has no literal of its own.
-        word = "INT32_MIN" if value == -(2**31) else str(value)
+    for word in words:
         if len(line) + len(word) + 2 > LINE:
             lines.append(line)
             line = "   "
