@@ -340,8 +340,11 @@ def _bytes(value: Any) -> int | None:
 def _why(key: str, text: str) -> str:
     if key == "missing":
         return f"not on the device ({text})"
-    if key == "error":
-        return text
+    return text if key == "error" else why_died(text)
+
+
+def why_died(text: str) -> str:
+    """Say what a signal that ended a model means."""
     meanings = {
         "SIGILL": "illegal instruction: this build is for a newer CPU",
         "SIGKILL": "killed, most likely for lack of memory",

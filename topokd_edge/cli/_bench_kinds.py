@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from topokd_bench import browser, local, mcu, npu, ssh
+from topokd_bench import adb, browser, local, mcu, npu, ssh
 from topokd_bench.serial import port
 
 from topokd_edge.cli._bench_outcome import Asked, Outcome
@@ -52,6 +52,12 @@ def _ssh(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
     return _bench_ssh.measure(asked, targets, progress)
 
 
+def _adb(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
+    from topokd_edge.cli import _bench_adb
+
+    return _bench_adb.measure(asked, targets, progress)
+
+
 def _browser(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
     from topokd_edge.cli import _bench_browser, _bench_browser_engines, _bench_browser_results
 
@@ -95,6 +101,7 @@ def _npu(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 KINDS = (
     Kind(local.TARGET, _local),
     Kind(ssh.TARGET, _ssh),
+    Kind(adb.TARGET, _adb),
     Kind(browser.TARGET, _browser),
     Kind(port.TARGET, _serial),
     Kind(mcu.TARGET, _mcu),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topokd_bench import mcu, npu
+from topokd_bench import adb, mcu, npu
 from topokd_bench.browser import TARGET as BROWSER
 from topokd_bench.local import TARGET, Job
 from topokd_bench.pipelines import MODEL_FILE, TDA
@@ -272,11 +272,14 @@ def check_targets(text: str) -> list[str]:
         known.append(f"{mcu.TARGET}CORE")
     try:
         known += [parse_address(target).text for target in targets if target.startswith(SSH)]
+        for target in (target for target in targets if target.startswith(adb.TARGET)):
+            adb.parse_target(target)
+            known.append(target)
         known += [f"{SERIAL}{parse_target(target)}" for target in targets if target.startswith(SERIAL)]
     except ValueError as error:
         raise UsageError(f"--on {error}") from None
     if not targets or not set(targets) <= set(known):
-        known += [f"{SSH}USER@HOST", f"{SERIAL}/dev/PORT"]
+        known += [f"{SSH}USER@HOST", "adb or adb:SERIAL", f"{SERIAL}/dev/PORT"]
         raise UsageError(
             f"--on {text}: expected some of {', '.join(known)}; {TARGET} is this machine",
             hint="use --on local",

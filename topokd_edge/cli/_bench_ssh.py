@@ -144,7 +144,7 @@ def _candidates(
     for job in jobs:
         if job.pipeline == "student.int8" and job.runtime == "litert":
             try:
-                yield _c(bundle, job, machine, held_out)
+                yield c_candidate(bundle, job, machine, held_out)
             except TopokdError as error:
                 notes.append(f"c: {error.message}")
 
@@ -189,7 +189,7 @@ def _teacher_proof(path: Path, job: Job, held_out: HeldOut, channels: list[int])
     return Proof(x, open_model(path).run(x), FLOAT_TOLERANCE, 1.0)
 
 
-def _c(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Candidate:
+def c_candidate(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Candidate:
     """Build the C student for the device from the int8 TFLite file."""
     from topokd_export.c.bundled import MAIN_FILE
     from topokd_export.c.linux import linux_program

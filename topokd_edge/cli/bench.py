@@ -27,7 +27,7 @@ def bench(
         str,
         typer.Option(
             "--on",
-            help="local (this machine), ssh://user@host (a Linux device), "
+            help="local (this machine), ssh://user@host (a Linux device), adb (an Android device), "
             "mcu:cortex-m4 or mcu:nrf52840 (counted on an emulated core), "
             "npu:ethos-u55-128 (modelled), browser (a phone that opens a page), "
             "serial:/dev/ttyACM0 (a board with the firmware of `topokd-edge firmware`); several with commas.",
@@ -97,6 +97,7 @@ def bench(
     For a microcontroller the C student is built, proven byte by byte on an emulated core, and counted; for a
     board, time and energy are modelled from the counts, as ranges.
     On a device behind SSH, every model runs in the first runtime there is, the C student last; nothing stays.
+    On an Android device behind adb, the C student is proven and timed; nothing stays.
     In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
     On a board on a serial port, every layer is proven first, and the board's own counter times the student.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
