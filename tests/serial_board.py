@@ -67,6 +67,7 @@ class Registers:
         self.kept: dict[int, int] = {}
         self.begun = time.monotonic()
         self.hz = 0.0
+        self.speed = 1.0
 
     def get(self, address: int) -> int:
         return self.kept.get(address, 0)
@@ -78,7 +79,7 @@ class Registers:
         self.kept[address] = value
 
     def elapsed(self, hz: float) -> int:
-        return int((time.monotonic() - self.begun) * hz) & 0xFFFFFFFF
+        return int((time.monotonic() - self.begun) * hz * self.speed) & 0xFFFFFFFF
 
     def cycles(self) -> int:
         on = self.get(0xE000EDFC) >> 24 & 1 and self.get(0xE0001000) & 1
@@ -237,7 +238,7 @@ class Rp2040(Registers):
 MODELS: dict[str, type[Registers]] = {"nrf52840-dk": Nrf52840, "nucleo-l4r5zi": Stm32l4r5, "pico": Rp2040}
 
 
-def emulate(board: str, image: bytes, address: int, ram: int, core: str, wire: Wire) -> None:
+def emulate(board: str, image: bytes, address: int, ram: int, core: str, wire: Wire, speed: float) -> None:
     """Run an image as the chip does after reset: from the vector table in flash, or from the start of RAM."""
     import unicorn
     from topokd_export.c.cores import CORES
@@ -251,6 +252,7 @@ def emulate(board: str, image: bytes, address: int, ram: int, core: str, wire: W
     machine.mem_write(0x20000000, os.urandom(ram))  # RAM is anything after power comes
     machine.mem_write(address, image)
     registers = MODELS[board](wire)
+    registers.speed = speed
     for page in registers.PAGES:  # type: ignore[attr-defined]
         machine.mmio_map(
             page,
@@ -270,13 +272,24 @@ def emulate(board: str, image: bytes, address: int, ram: int, core: str, wire: W
 class EmulatedBoard:
     """A board in a process of its own, as long as the `with` block lasts.
 
+    Parameters
+    ----------
+    image
+        Of `build_board`.
+    cut_after
+        Bytes the board sends before its power fails; negative is never.
+    speed
+        Of its clock, over what it should be.
+    noise
+        Chance of each byte to be lost, changed, doubled or late: `drop`, `flip`, `repeat`, `delay`; `seed`.
+
     Attributes
     ----------
     path
         Of its serial port.
     """
 
-    def __init__(self, image: Any, *, cut_after: int = -1, **noise: float) -> None:
+    def __init__(self, image: Any, *, cut_after: int = -1, speed: float = 1.0, **noise: float) -> None:
         port = image.port
         flash = 0x20000000 if port.flash is None else port.flash.address
         self._job = {
@@ -287,6 +300,7 @@ class EmulatedBoard:
             "core": port.core,
             "noise": {**QUIET, **noise},
             "cut_after": cut_after,
+            "speed": speed,
         }
 
     def __enter__(self) -> Self:
@@ -310,7 +324,15 @@ def main() -> None:
     sys.stdout.write(f"{wire.path}\n")
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
-        emulate(job["board"], bytes.fromhex(job["image"]), job["address"], job["ram"], job["core"], wire)
+        emulate(
+            job["board"],
+            bytes.fromhex(job["image"]),
+            job["address"],
+            job["ram"],
+            job["core"],
+            wire,
+            job["speed"],
+        )
 
 
 if __name__ == "__main__":

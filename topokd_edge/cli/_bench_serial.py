@@ -51,11 +51,10 @@ def measure(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
         When this machine has no C compiler to prove the board with.
     """
     held_out, subjects, notes = student_windows(asked.bundle, find_run(asked.bundle, asked.run))
-    student = _Proof(asked.bundle)
     found = Outcome(subjects=subjects, notes=notes)
     found.show = lambda: _show(asked.name, found.measured)
     for target in targets:
-        _measure_one(asked, target, student, held_out, found, progress)
+        _measure_one(asked, target, held_out, found, progress)
     return found
 
 
@@ -93,9 +92,7 @@ class _Proof:
             yield samples, [*sums[:-1], checksum(logits)]
 
 
-def _measure_one(
-    asked: Asked, target: str, student: _Proof, held_out: HeldOut, found: Outcome, progress: Progress
-) -> None:
+def _measure_one(asked: Asked, target: str, held_out: HeldOut, found: Outcome, progress: Progress) -> None:
     progress(target, 0, _STEPS, "connecting")
     correct: dict[int, bool] = {}
     with Port(parse_target(target)) as port:
@@ -104,6 +101,7 @@ def _measure_one(
         seen = Seen(board.greet())
         _refuse_other(asked.bundle, target, seen.hello.digest)
         progress(target, 1, _STEPS, "self-test")
+        student = _Proof(asked.bundle)
         _prove(target, board, student, seen)
         seen.ticks_hz = board.ticks_hz_seen()
         try:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 VERSION = 1
@@ -56,15 +55,17 @@ class Unpacker:
     def __init__(self) -> None:
         self._stuffed = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Frame | None]:
-        """Yield each frame that `data` completes, and None for bytes that are no frame."""
+    def feed(self, data: bytes) -> list[Frame | None]:
+        """Return each frame that `data` completes, and None for bytes that are no frame."""
+        found = []
         first, *others = data.split(b"\0")
         self._keep(first)
         for piece in others:
             if self._stuffed:
-                yield unpack(bytes(self._stuffed))
+                found.append(unpack(bytes(self._stuffed)))
                 self._stuffed.clear()
             self._keep(piece)
+        return found
 
     def _keep(self, piece: bytes) -> None:
         """Keep one byte more than any frame has: enough to see that it is none."""

@@ -134,10 +134,12 @@ class Link:
     def _await(self, kind: Kind, end: float) -> bytes | None:
         """Return the answer; None when it is time to send again."""
         taken = 0.0
-        while data := self._wire.read(end):
+        damaged = False
+        while not damaged and (data := self._wire.read(end)):
             for frame in self._unpacker.feed(data):
                 if frame is None or (frame.kind, frame.payload) == (Kind.ERROR, bytes([Why.FRAME])):
-                    return None
+                    damaged = True
+                    continue
                 if frame.sequence != self._sequence:
                     continue
                 if frame.version != VERSION:
