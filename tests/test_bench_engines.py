@@ -253,6 +253,21 @@ def test_an_engine_that_fails_is_told_and_one_that_is_wrong_is_not_timed(
     assert first.error.startswith("its self-test is wrong: largest difference 0.001")
 
 
+@pytest.mark.parametrize(
+    ("change", "answered"),
+    [("/ length)", "/ 0)"), ("length: channels", "length: 2")],
+    ids=["infinite", "two"],
+)
+def test_what_are_not_logits_is_an_error_of_the_engine(
+    bundle: Bundle, tmp_path: Path, change: str, answered: str
+) -> None:
+    script = (made_onnxruntime(tmp_path / "npm") / "dist/ort.wasm.min.mjs").read_text()
+    assert change in script
+    asked = plan(bundle, [made_onnxruntime(tmp_path / "npm", script.replace(change, answered))])
+    said = run_page(bundle, asked, tmp_path / "page")
+    assert all(message["error"].endswith("expected 3 finite logits") for message in said)
+
+
 # --- what is posted
 
 

@@ -17,6 +17,12 @@ const fetching = (begin) =>
 
 const top = (logits) => logits.indexOf(Math.max(...logits));
 
+/** Refuse what are not logits: they could not be posted as numbers. */
+function refuseOdd(all, expected) {
+  const odd = all.findIndex((logits, n) => logits.length !== expected[n].length || !logits.every(Number.isFinite));
+  if (odd >= 0) throw new Error(`answered [${all[odd].slice(0, 5).map((one) => one.toPrecision(3))}], expected ${expected[odd].length} finite logits`);
+}
+
 /** Whether every logit is near enough to the expected, and enough windows get the same class. */
 function isSound(all, { expected, tolerance, agreement }) {
   const near = all.every((logits, n) => logits.every((logit, at) => Math.abs(logit - expected[n][at]) <= tolerance));
@@ -36,6 +42,7 @@ async function run({ build, adapter, model, hash, scale, proof, ...wanted }) {
   const [spent, download] = [performance.now() - begin, fetching(begin)];
   const logits = [];
   for (const vector of vectors) logits.push([...(await answer(vector))]);
+  refuseOdd(logits, proof.expected);
   const normalised = (value, at) => (value - scale.mean[at % shape[1]]) / scale.std[at % shape[1]];
   const student = {
     async classify(window) {
