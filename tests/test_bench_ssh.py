@@ -28,6 +28,7 @@ from topokd_export.export import export_student
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import main
+from topokd_edge.cli._bench_ssh import wheels_for
 
 REAL_PYTHON = f'exec {sys.executable} "$@"'
 
@@ -139,7 +140,9 @@ def test_without_numpy_the_c_student_answers_and_the_rest_says_what_is_missing(
     assert (row["runtime"], row["accuracy"], row["windows"]) == ("c", 1.0, 40)
     assert row["self_test"]["vectors"] == 16 and row["runs"] >= 50
     assert row["model_bytes"] > 50_000 and 0 < row["ram_bytes"] < 20e6
-    assert "no numpy here" in answer.rows["student.float32"]["error"]
+    why = answer.rows["student.float32"]["error"]
+    assert why == "litert, tflite-runtime, onnxruntime: not on the device (no numpy here)"
+    assert any("what ran is C: for a runtime: pip install" in note for note in answer.document["notes"])
     assert device.leftovers() == []
 
 
@@ -325,6 +328,19 @@ def test_a_device_that_answers_nonsense(
     assert all(row["latency_ms"] is None for row in got.rows.values())
 
 
+@pytest.mark.parametrize(
+    ("machine", "python", "said"),
+    [
+        ("aarch64", "3.13.5", "ai-edge-litert"),
+        ("armv7l", "3.11.2", "tflite-runtime==2.14.0"),
+        ("armv7l", "3.13.5", "no wheel of a runtime for Python 3.13.5"),
+        ("armv6l", "3.11.2", "no wheel of a runtime for armv6l"),
+    ],
+)
+def test_a_device_is_told_what_there_is_for_it(machine: str, python: str, said: str) -> None:
+    assert said in wheels_for({"machine": machine, "python": python})
+
+
 # --- addresses and the agent
 
 
@@ -412,3 +428,32 @@ def test_the_agent_refuses_what_arrives_otherwise_and_names_outside_its_folder(t
 )
 def test_throttling(before: dict[str, int], after: dict[str, int], expected: bool | None) -> None:
     assert _throttled(before, after) is expected
+
+
+# --- threads, pauses, minutes
+
+
+def test_every_mode_is_measured_there_too(
+    device: SshDevice, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topokd_edge.cli._bench_ssh.refuse_threads", lambda *_: None)
+    more = ["--threads", "1,2", "--every", "0.003", "--sustained", "0.01", "--pin"]
+    answer = bench(device.url, *more)
+    assert answer.code == 0, answer.err
+    rows = [row for row in answer.document["results"] if row["pipeline"] == "student.int8"]
+    modes = [("steady", 1), ("duty-cycled", 1), ("sustained", 1), ("steady", 2)]
+    assert [(row["mode"], row["threads"]) for row in rows] == modes
+    assert all(BenchResult.from_dict(row).to_dict() == row for row in rows)
+    steady, paced, sustained, two = rows
+    assert len(steady["cold"]["total_ms"]) == 3 and 0 < steady["cold"]["again_ms"] < steady["cold"]["load_ms"]
+    assert len(steady["device"]["pinned_cores"]) == 1 and steady["device"]["first_tenth"] > 0
+    assert (paced["runs"], paced["device"]["every_s"]) == (20, 0.003)
+    assert len(sustained["sustained"]["p50_ms"]) == 10 and sustained["accuracy"] is None
+    assert two["latency_ms"]["p50"] > 0 and two["accuracy"] is None and two["cold"] is None
+    assert device.leftovers() == []
+
+
+def test_more_threads_than_the_device_has_are_refused(device: SshDevice, bench: Any) -> None:
+    answer = bench(device.url, "--threads", "1,999")
+    assert answer.code == 2 and f"--threads 999: {device.url} has" in answer.err
+    assert device.leftovers() == []

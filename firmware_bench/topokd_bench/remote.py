@@ -148,14 +148,12 @@ class Bench:
         return answer, raw if isinstance(raw, dict) else {"error": "the agent answered nonsense"}
 
     def _cold_starts(self, job: dict[str, Any]) -> dict[str, Any] | None:
-        """Start fresh processes for nothing but the first window."""
+        """Start fresh processes for nothing but the first window; None when one fails."""
         short = {**job, "cold_only": True, "timeout": self._effort.timeout}
-        found = [
-            [int(value) / NS_PER_MS for value in self._run(short)[1]["cold"]]
-            for _ in range(self._effort.starts)
-        ]
-        if not found:
+        answers = [self._run(short)[1] for _ in range(self._effort.starts)]
+        if not answers or any("cold" not in answer for answer in answers):
             return None
+        found = [[int(value) / NS_PER_MS for value in answer["cold"]] for answer in answers]
         names = ("load_ms", "first_ms", "again_ms")
         parts = {name: median(each[place] for each in found) for place, name in enumerate(names)}
         return {"total_ms": [each[0] + each[1] for each in found], **parts}
