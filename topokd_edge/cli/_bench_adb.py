@@ -13,10 +13,10 @@ from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_tables
+from topokd_edge.cli._bench_candidates import c_candidate
 from topokd_edge.cli._bench_local import effort_of
 from topokd_edge.cli._bench_outcome import Asked, Outcome
 from topokd_edge.cli._bench_plan import find_run, student_windows
-from topokd_edge.cli._bench_ssh import c_candidate
 from topokd_edge.progress import Progress
 
 

@@ -18,7 +18,7 @@ from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle, ModelFile
 from topokd_edge.cli._bench_browser_results import timed_fields
-from topokd_edge.cli._bench_ssh import student_proof
+from topokd_edge.cli._bench_candidates import student_proof
 from topokd_edge.errors import BadInputError, UsageError
 
 MODELS = {

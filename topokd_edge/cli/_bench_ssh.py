@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from topokd_bench.local import Job, Measured, lasting
 from topokd_bench.pipelines import TDA
-from topokd_bench.remote import Bench, Candidate, Proof
+from topokd_bench.remote import Bench
 from topokd_bench.result import BenchResult
 from topokd_bench.ssh import Agent, parse_address
 from topokd_bench.windows import HeldOut
 
-from topokd_edge.bundle import Bundle, open_model, quantise_input
+from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_tables
+from topokd_edge.cli._bench_candidates import candidates
 from topokd_edge.cli._bench_local import effort_of, refuse_threads
 from topokd_edge.cli._bench_outcome import Asked, Outcome
 from topokd_edge.cli._bench_plan import BenchPlan, find_run, make_plan
-from topokd_edge.errors import DeviceError, TopokdError
+from topokd_edge.errors import DeviceError
 from topokd_edge.progress import Progress
-from topokd_edge.student import AGREEMENT
-
-RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "c")
-"""In the order they are tried."""
-_TEACHER_VECTORS = 16
 
 
 def measure(asked: Asked, targets: Sequence[str], progress: Progress) -> Outcome:
@@ -103,6 +97,8 @@ def _measure_one(
                 found.measured += results
                 found.notes += [f"{target}: {pipeline}: {note}" for note in notes]
                 done.add(pipeline)
+            if {item.result.runtime for item in found.by_target()[target] if not item.result.error} == {"c"}:
+                found.notes.append(f"{target}: what ran is C: {wheels_for(agent.facts)}")
     except DeviceError as error:
         if not done:
             raise
@@ -124,88 +120,38 @@ def _first_that_works(
 ) -> tuple[list[Measured], list[str]]:
     """Measure with the first runtime that is there and lives; return why others were not used."""
     notes: list[str] = []
-    for candidate in _candidates(bundle, jobs, held_out, str(facts.get("machine")), notes):
+    for candidate in candidates(bundle, jobs, held_out, str(facts.get("machine")), notes):
         results, why = bench.measure(candidate, lasting=lasting)
         if results:
             return results, [note for note in notes if "not on the device" not in note]
         notes.append(why)
-    return [bench.failed(jobs[0], "; ".join(notes) or "no runtime")], []
+    return [bench.failed(jobs[0], _together(notes) or "no runtime")], []
 
 
-def _candidates(
-    bundle: Bundle, jobs: list[Job], held_out: HeldOut, machine: str, notes: list[str]
-) -> Iterator[Candidate]:
-    """Yield ways to run one pipeline, in the order of `RUNTIMES`; the C is built only when it is its turn."""
-    for runtime in RUNTIMES[:-1]:
-        wanted = "litert" if runtime == "tflite-runtime" else runtime
-        for job in jobs:
-            if job.runtime == wanted:
-                yield _model(bundle, job, runtime, held_out)
-    for job in jobs:
-        if job.pipeline == "student.int8" and job.runtime == "litert":
-            try:
-                yield c_candidate(bundle, job, machine, held_out)
-            except TopokdError as error:
-                notes.append(f"c: {error.message}")
+def _together(notes: list[str]) -> str:
+    """Join notes `runtime: reason`; runtimes with the same reason are named together."""
+    runtimes: dict[str, list[str]] = {}
+    for runtime, _, reason in (note.partition(": ") for note in notes):
+        runtimes.setdefault(reason, []).append(runtime)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in runtimes.items())
 
 
-def _channels(job: Job, held_out: HeldOut) -> list[int]:
-    own = job.args.get("channels")
-    return list(range(held_out.x.shape[1])) if own is None else list(own)
+def wheels_for(facts: dict[str, Any]) -> str:
+    """Say what gives a device a runtime, by the wheels that PyPI has (looked up in November 2026).
 
-
-def _model(bundle: Bundle, job: Job, runtime: str, held_out: HeldOut) -> Candidate:
-    path = Path(str(job.args["path"]))
-    channels = _channels(job, held_out)
-    proof = student_proof(bundle, path) or _teacher_proof(path, job, held_out, channels)
-    return Candidate(job, runtime, path.read_bytes(), channels, proof)
-
-
-def student_proof(bundle: Bundle, path: Path) -> Proof | None:
-    """Return the self-test of a model file of the bundle, with the tolerances of verifying it."""
-    from topokd_export.verify import FLOAT_TOLERANCE, XNNPACK_TOLERANCE_LSB
-
-    item = next((item for item in bundle.manifest.files if bundle.folder / item.path == path), None)
-    if item is None:
-        return None
-    vectors = bundle.self_test()
-    expected = vectors[item.path]
-    if item.precision != "int8":
-        return Proof(vectors["x"], expected, FLOAT_TOLERANCE, 1.0)
-    numbers = bundle.manifest.int8
-    loose = (XNNPACK_TOLERANCE_LSB + 0.5) * (numbers.output_scale if numbers else 0.0)
-    floats = [vectors[other.path] for other in bundle.manifest.files if other.precision == "float32"]
-    loose = max([loose, *(float(np.abs(expected - logits).max()) for logits in floats[:1])])
-    return Proof(vectors["x"], expected, loose, AGREEMENT)
-
-
-def _teacher_proof(path: Path, job: Job, held_out: HeldOut, channels: list[int]) -> Proof:
-    """Return windows a teacher answers here, which it must answer alike there."""
-    from topokd_export.verify import FLOAT_TOLERANCE
-
-    mean, std = (np.array(job.args[key], np.float32)[:, None] for key in ("mean", "std"))
-    raw = held_out.x[held_out.spread(_TEACHER_VECTORS)].take(channels, axis=1)
-    x = ((raw - mean) / std).astype(np.float32)
-    return Proof(x, open_model(path).run(x), FLOAT_TOLERANCE, 1.0)
-
-
-def c_candidate(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Candidate:
-    """Build the C student for the device from the int8 TFLite file."""
-    from topokd_export.c.bundled import MAIN_FILE
-    from topokd_export.c.linux import linux_program
-    from topokd_export.c.tflite_reader import read_integer_graph
-    from topokd_export.c.writer import app_numbers
-    from topokd_export.verify import REFERENCE_TOLERANCE_LSB
-
-    path = Path(str(job.args["path"]))
-    graph = read_integer_graph(path.read_bytes())
-    program = linux_program(graph, app_numbers(bundle.manifest), machine)
-    scale, zero_point = graph.output.scale, graph.output.zero_point
-    vectors = bundle.self_test()
-    exact = MAIN_FILE in vectors
-    expected = vectors[MAIN_FILE if exact else path.relative_to(bundle.folder).as_posix()]
-    levels = quantise_input(np.moveaxis(vectors["x"], 1, 2), graph.input.scale, graph.input.zero_point)
-    tolerance = (0.5 if exact else REFERENCE_TOLERANCE_LSB + 0.5) * scale
-    proof = Proof(levels, expected, tolerance, 1.0, scale, zero_point)
-    own = replace(job, runtime="c", model_bytes=len(program))
-    return Candidate(own, "c", program, _channels(job, held_out), proof)
+    Parameters
+    ----------
+    facts
+        `machine` and `python`, as `topokd_bench.agent.describe` has them.
+    """
+    machine, python = str(facts.get("machine")), str(facts.get("python"))
+    if machine in ("aarch64", "x86_64"):
+        return "for a runtime: pip install ai-edge-litert"
+    if machine not in ("armv7l", "armv8l"):
+        return f"PyPI has no wheel of a runtime for {machine}"
+    if python.startswith(("3.9.", "3.10.", "3.11.")):
+        return (
+            "for a runtime: apt install python3-numpy, pip install tflite-runtime==2.14.0 "
+            "(needs glibc 2.34, as Raspberry Pi OS 12 has)"
+        )
+    return f"PyPI has no wheel of a runtime for Python {python} on {machine}"
