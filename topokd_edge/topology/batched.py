@@ -187,7 +187,8 @@ def _draw(
         weights, rows, columns = masses(births, lives, longest, ranges[0], ranges[1], params)
         weights = weights * (start + births.new_tensor(np.arange(births.shape[1])) < counts)
         images += (weights[..., None] * rows).mT @ columns
-    return images.flip(1)
+    # Differences of CDFs may be as low as -1e-17; a mass is not negative.
+    return images.flip(1).clamp(min=0.0)
 
 
 _Masses = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
@@ -226,7 +227,7 @@ def _weight(places: torch.Tensor, params: ImageParams) -> torch.Tensor:
 def _in_cells(places: torch.Tensor, pixels: int, sigma: float) -> torch.Tensor:
     """Return the masses that Gaussians leave in equal pixels of [0, 1], shape (images, pairs, pixels)."""
     edges = places.new_tensor(np.arange(pixels + 1) / pixels)
-    return _cdf((edges - places[..., None]) / sigma).diff(dim=-1).clamp(min=0.0)
+    return _cdf((edges - places[..., None]) / sigma).diff(dim=-1)
 
 
 def _paper(
