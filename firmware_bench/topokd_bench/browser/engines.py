@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topokd_edge.errors import BadInputError
+from topokd_edge.bundle import BadInputError
 
 
 @dataclass(frozen=True)
