@@ -19,7 +19,7 @@ from test_bench import topokd
 from topokd_bench.boards import QUALITIES, board_names, open_board, read_board
 from topokd_bench.result import RANGES, BenchResult
 from topokd_bench.windows import HeldOut
-from topokd_export.c import on_core
+from topokd_export.c import emulated, on_core
 from topokd_export.c.cores import CORES
 from topokd_export.c.cycles import RULES, SOURCES, _kind, _registers, cycles
 from topokd_export.c.emulated import Block, Execution, count_instructions, run_firmware
@@ -104,15 +104,14 @@ def test_counting_blocks_is_counting_every_single_instruction(
     one, two = (run_firmware(student.firmware, samples, classes) for _ in range(2))
     assert one.instructions == two.instructions and one.blocks == two.blocks
     steps: Counter[int] = Counter()
-    add = unicorn.Uc.hook_add
-    monkeypatch.setattr(
-        unicorn.Uc,
-        "hook_add",
-        lambda self, kind, hook: (
-            add(self, kind, hook),
-            add(self, unicorn.UC_HOOK_CODE, lambda _core, address, *_: steps.update([address])),
-        ),
-    )
+    opened = emulated._open
+
+    def stepped(core: str) -> tuple[unicorn.Uc, tuple[int, ...]]:
+        machine, registers = opened(core)
+        machine.hook_add(unicorn.UC_HOOK_CODE, lambda _core, address, *_: steps.update([address]))
+        return machine, registers
+
+    monkeypatch.setattr(emulated, "_open", stepped)
     blocks, skippable = by_address(run_firmware(student.firmware, samples, classes), CORES[core].is_riscv)
     assert set(steps) <= set(blocks)
     assert {address for address, times in blocks.items() if steps[address] != times} <= skippable

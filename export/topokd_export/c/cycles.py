@@ -33,6 +33,12 @@ class Rules:
         What a taken branch takes beyond one cycle.
     condition
         Arm's `it`, which may be folded into the instruction before it.
+    float_load
+        Of one 32-bit float; another load or store behind it may overlap, as with integers, or not.
+    float_fused, float_divide
+        Multiply-accumulate, and division or square root, of 32-bit floats. Other arithmetic takes one.
+    float_wait
+        What arithmetic on floats takes longer when the next instruction needs its result.
     scale
         Of the whole, for cores of which there is no table: cycles against those of the Cortex-M4's.
     source
@@ -50,6 +56,10 @@ class Rules:
     divide: Span = (2, 12)
     jump: Span = (1, 3)
     condition: Span = (0, 1)
+    float_load: Span = (2, 2)
+    float_fused: Span = (3, 3)
+    float_divide: Span = (14, 14)
+    float_wait: Span = (1, 1)
     scale: Span = (1, 1)
 
 
@@ -81,6 +91,10 @@ RULES = {
         load=(1, 2), next_load=(1, 2), store=(1, 1), long_multiply=(1, 2), divide=(2, 34), jump=(1, 2),
     ),
 }  # fmt: skip
+FLOAT_SOURCE = (
+    "floats by table 7-1 of the same: VADD and VMUL 1, 1 more where the next instruction waits for it"
+)
+"""Where the cycles of a floating-point unit are from, on cores that have one."""
 VECTOR_CORE_CPI: Span = (1.3, 2.0)
 """Cycles per instruction of the Cortex-M55."""
 SOURCES = {
@@ -92,7 +106,11 @@ SOURCES = {
 
 _KINDS = (
     ("many", re.compile(r"(ldm|stm|push|pop|vldm|vstm|vpush|vpop|ldrd|strd)")),
-    ("load", re.compile(r"(ldr|lb|lh|lw|c\.lw|vldr)")),
+    ("float_load", re.compile(r"vldr")),
+    ("float_fused", re.compile(r"vn?(mla|mls)|vfn?m[as]")),
+    ("float_divide", re.compile(r"v(div|sqrt)")),
+    ("float", re.compile(r"v(n?mul|add|sub|cvt)")),
+    ("load", re.compile(r"(ldr|lb|lh|lw|c\.lw)")),
     ("store", re.compile(r"(str|sb$|sh$|sw$|c\.sw|vstr)")),
     ("condition", re.compile(r"it[te]{0,3}$")),
     ("long_add", re.compile(r"(smlal|umlal|umaal)")),
@@ -101,6 +119,10 @@ _KINDS = (
     ("multiply", re.compile(r"mul")),
     ("divide", re.compile(r"([su]?divu?$|sdiv|udiv|remu?$)")),
 )
+
+
+_MEMORY = ("load", "store", "float_load")
+_ARITHMETIC = ("float", "float_fused", "float_divide")
 
 
 def cycles(execution: Execution, core: str) -> Span:
@@ -139,12 +161,30 @@ def _block(instructions: Sequence[tuple[str, str]], rules: Rules) -> Span:
         if kind == "many":
             name, operands = instructions[index]
             count = 2 if name.startswith(("ldrd", "strd")) else _registers(operands)
+            count *= 2 if "{d" in operands else 1
             spans.append((1.0 + count, 1.0 + count))
-        elif kind == "load" and following in ("load", "store"):
+        elif kind == "load" and following in _MEMORY:
             spans.append(rules.next_load)
+        elif kind == "float_load" and following in _MEMORY:
+            spans.append((1.0, rules.float_load[1]))
+        elif kind in _ARITHMETIC:
+            least, most = (1.0, 1.0) if kind == "float" else getattr(rules, kind)
+            waits = index + 1 < len(kinds) and _needs(instructions[index][1], *instructions[index + 1])
+            wait = rules.float_wait if waits else (0, 0)
+            spans.append((least + wait[0], most + wait[1]))
         else:
             spans.append(getattr(rules, kind) if kind else (1.0, 1.0))
     return sum(low for low, _ in spans), sum(high for _, high in spans)
+
+
+def _needs(operands: str, following: str, its: str) -> bool:
+    """Whether an instruction reads the register that arithmetic on floats just before it writes.
+
+    The addend of a multiply-accumulate is needed a cycle later, so that there is no waiting for it.
+    """
+    written, (first, *others) = operands.split(",")[0], its.replace(" ", "").split(",")
+    stored = following.startswith(("vstr", "vcmp"))
+    return written in others or (stored and written == first)
 
 
 def _kind(name: str) -> str:

@@ -6,8 +6,8 @@ is counted too: the core spends a cycle on it.
 
 from __future__ import annotations
 
+import collections
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from topokd_edge.errors import CheckFailedError, MissingError
 from topokd_export.c.cores import CORES
+from topokd_export.c.counter import Counter
 from topokd_export.c.firmware import Firmware
 
 INPUT = 0
@@ -44,7 +45,7 @@ class Execution:
     Attributes
     ----------
     logits
-        int8 (classes,).
+        (classes,): int8, of a float pipeline float32.
     blocks
         How often each piece of code was run; empty when nothing was counted.
     outputs
@@ -55,7 +56,7 @@ class Execution:
         Instructions by symbol.
     """
 
-    logits: npt.NDArray[np.int8]
+    logits: npt.NDArray[Any]
     blocks: dict[Block, int]
     outputs: tuple[bytes, ...]
     stack_bytes: int
@@ -74,6 +75,7 @@ def run_firmware(
     *,
     count: bool = True,
     watch: Sequence[tuple[int, int]] = (),
+    answer: npt.DTypeLike = np.int8,
 ) -> Execution:
     """Run one window.
 
@@ -86,9 +88,11 @@ def run_firmware(
     classes
         Number of logits.
     count
-        Whether to count; without, it is some seven times as quick.
+        Whether to count.
     watch
         (offset, bytes) in the student's memory of each layer's output, all but the last.
+    answer
+        Type of a logit.
 
     Raises
     ------
@@ -97,12 +101,13 @@ def run_firmware(
     CheckFailedError
         When the program does not end as it should.
     """
-    machine = _Machine(firmware, np.ascontiguousarray(window).tobytes(), classes)
-    machine.run(count or bool(watch), watch)
-    logits = np.frombuffer(machine.read(machine.target, classes), dtype=np.int8)
+    size = classes * np.dtype(answer).itemsize
+    machine = _Machine(firmware, np.ascontiguousarray(window).tobytes(), size)
+    pieces = machine.run(count or bool(watch), watch)
+    logits = np.frombuffer(machine.read(machine.target, size), dtype=answer)
     blocks = {
-        Block(layer, address, machine.read(address, size), jumped): times
-        for (layer, address, size, jumped), times in machine.blocks.items()
+        Block(layer, address, machine.read(address, size), bool(jumped)): times
+        for times, address, size, layer, jumped in pieces
     }
     by_function = _by_function(firmware, blocks)
     return Execution(logits, blocks, tuple(machine.outputs), machine.stack_bytes(), by_function)
@@ -110,7 +115,7 @@ def run_firmware(
 
 def by_layer(execution: Execution, riscv: bool = False) -> list[int]:
     """Return the instructions of every layer; the first entry is what comes before them."""
-    found: Counter[int] = Counter()
+    found: collections.Counter[int] = collections.Counter()
     for block, times in execution.blocks.items():
         found[block.layer] += times * count_instructions(block.code, riscv=riscv)
     return [found[index] for index in range(max(found) + 1)]
@@ -132,7 +137,7 @@ def count_instructions(code: bytes, *, riscv: bool = False) -> int:
 class _Machine:
     """An emulated core with the firmware loaded, and what is seen while it runs."""
 
-    def __init__(self, firmware: Firmware, window: bytes, classes: int) -> None:
+    def __init__(self, firmware: Firmware, window: bytes, answer: int) -> None:
         try:
             import unicorn
         except ModuleNotFoundError:
@@ -148,22 +153,26 @@ class _Machine:
         self.source, self.target = self.top, self.top + _pages(len(window))
         low_end = max(address + size for address, _, size in firmware.segments)
         self._core.mem_map(0, _pages(low_end))
-        self._core.mem_map(_RAM, self.target - _RAM + _pages(classes))
+        # Memory that no code is run from is quicker to write to.
+        data = unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
+        self._core.mem_map(_RAM, self.target - _RAM + _pages(answer), data)
         for address, content, _ in firmware.segments:
             self._core.mem_write(address, content)
         self._core.mem_write(self.source, window)
         self._core.mem_write(_RAM, _PAINT * _STACK)
-        self.blocks: Counter[tuple[int, int, int, bool]] = Counter()
         self.outputs: list[bytes] = []
 
-    def run(self, count: bool, watch: Sequence[tuple[int, int]]) -> None:
-        """Call the one function of the firmware and come back."""
+    def run(self, count: bool, watch: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+        """Call the one function of the firmware and come back; return what `Counter.pieces` found."""
         thumb = 0 if CORES[self._firmware.core].is_riscv else 1
         values = (self.source, self.target, self.top, _RETURN | thumb)
         for name, value in zip(self._registers, values, strict=True):
             self._core.reg_write(name, value)
-        if count:
-            self._core.hook_add(self._block_hook, self._counter(watch))
+        functions = self._firmware.functions
+        kernels = {start for name, (start, _) in functions.items() if name.startswith(_KERNEL_PREFIX)}
+        counter = Counter(self._core, kernels) if count else None
+        if watch:
+            self._watch(kernels, watch)
         try:
             self._core.emu_start(self._firmware.entry | thumb, _RETURN)
         except self._stopped as error:
@@ -173,6 +182,7 @@ class _Machine:
         answer = self._core.reg_read(self._registers[0])
         if answer != 0:
             raise CheckFailedError(f"the student answered {answer} on the emulated {self._firmware.core}")
+        return [] if counter is None else counter.pieces().tolist()
 
     def read(self, address: int, size: int) -> bytes:
         """Return memory."""
@@ -183,24 +193,20 @@ class _Machine:
         stack = self.read(_RAM, _STACK)
         return len(stack.lstrip(_PAINT))
 
-    def _counter(self, watch: Sequence[tuple[int, int]]) -> Any:
-        functions = self._firmware.functions
-        kernels = {start for name, (start, _) in functions.items() if name.startswith(_KERNEL_PREFIX)}
-        memory = self._firmware.objects["student"][0] if watch else 0
-        blocks, outputs = self.blocks, self.outputs
-        layer, end = INPUT, 0
+    def _watch(self, kernels: set[int], watch: Sequence[tuple[int, int]]) -> None:
+        """Keep what each layer wrote, once the next one begins."""
+        memory = self._firmware.objects["student"][0]
+        layer = INPUT
 
-        def seen(_core: Any, address: int, size: int, _data: Any) -> None:
-            nonlocal layer, end
-            if address in kernels:
-                if INPUT < layer <= len(watch):
-                    offset, length = watch[layer - 1]
-                    outputs.append(self.read(memory + offset, length))
-                layer += 1
-            blocks[layer, address, size, address != end] += 1
-            end = address + size
+        def begins(_core: Any, _address: int, _size: int, _data: Any) -> None:
+            nonlocal layer
+            if INPUT < layer <= len(watch):
+                offset, length = watch[layer - 1]
+                self.outputs.append(self.read(memory + offset, length))
+            layer += 1
 
-        return seen
+        for address in kernels:
+            self._core.hook_add(self._block_hook, begins, begin=address, end=address)
 
 
 def _open(core: str) -> tuple[Any, tuple[int, int, int, int]]:
@@ -232,7 +238,7 @@ def _by_function(firmware: Firmware, blocks: dict[Block, int]) -> dict[str, int]
     riscv = CORES[firmware.core].is_riscv
     functions = sorted((start, end, name) for name, (start, end) in firmware.functions.items())
     starts = [start for start, _, _ in functions]
-    found: Counter[str] = Counter()
+    found: collections.Counter[str] = collections.Counter()
     for block, times in blocks.items():
         at = bisect_right(starts, block.address) - 1
         inside = at >= 0 and block.address < functions[at][1]
