@@ -94,7 +94,7 @@ def push(folder: Path, settings: dict[str, Any], source: str, target: str) -> in
     path = Path(target.replace(ROOT, str(folder / "root")))
     if settings["full"] and path.name == settings["full"]:
         said = f"failed to copy '{source}' to '{target}': remote couldn't write file: No space left on device"
-        sys.stderr.write(f"adb: error: {said}\n")
+        sys.stderr.write(f"adb: error: {said}\n{source}: 0.5 MB/s (24000 bytes in 0.048s)\n")
         return 1
     path.write_bytes(Path(source).read_bytes())
     path.chmod(0o644)
@@ -103,6 +103,13 @@ def push(folder: Path, settings: dict[str, Any], source: str, target: str) -> in
 
 def shell(folder: Path, settings: dict[str, Any], script: str) -> int:
     """Run a script as a device without shell_v2 does: one stream, lines ended as by a terminal, no status."""
+    output, _ = run_script(folder, settings, script)
+    sys.stdout.buffer.write(output.replace(b"\n", b"\r\n"))
+    return 0
+
+
+def run_script(folder: Path, settings: dict[str, Any], script: str) -> tuple[bytes, int]:
+    """Run a script of the device here; return what it said, and its status."""
     if script.startswith("getprop;"):
         lines = "\n".join(f"[{name}]: [{value}]" for name, value in settings["properties"].items())
         script = f"printf '%s\\n' '{lines}'" + script.removeprefix("getprop")
@@ -117,8 +124,7 @@ def shell(folder: Path, settings: dict[str, Any], script: str) -> int:
         env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin"},
         check=False,
     )
-    sys.stdout.buffer.write(child.stdout.replace(b"\n", b"\r\n"))
-    return 0
+    return child.stdout, child.returncode
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from adb_device import ROOT, AdbDevice
+from adb_device import ROOT, AdbDevice, run_script
+from adbd_device import Adbd, local_path
 from export_cases import make_run
 from topokd_bench.adb import parse_target
 from topokd_bench.adb_bench import read_state
@@ -302,20 +305,81 @@ def test_throttling_is_what_android_says(device: AdbDevice, bench: Any) -> None:
     assert any("throttled" in note for note in answer.document["notes"])
 
 
+# --- the real adb
+
+
+@pytest.fixture(params=[True, False], ids=["shell_v2", "one stream"])
+def adbd(
+    request: pytest.FixtureRequest, device: AdbDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Adbd]:
+    """A device that the real adb is connected to, with a server of its own."""
+    real = shutil.which("adb", path=os.environ["PATH"].partition(":")[2])
+    if real is None:
+        pytest.skip("apt-get install adb: the bench is tried with the real client too")
+    (device.bin / "adb").unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def store(path: str, content: bytes) -> str:
+        if path.endswith(f"/{device.settings['full'] or '-'}"):
+            return "couldn't write file: No space left on device"
+        local_path(device.root, path).write_bytes(content)
+        return ""
+
+    made = Adbd(
+        lambda script: run_script(device.root.parent, device.settings, script), store, shell_v2=request.param
+    )
+    subprocess.run([real, "connect", made.serial], check=True, capture_output=True, timeout=60)
+    yield made
+    made.close()
+    subprocess.run([real, "kill-server"], check=True, capture_output=True, timeout=60)
+
+
+def test_the_real_adb_pushes_runs_and_removes(adbd: Adbd, device: AdbDevice, bench: Any) -> None:
+    answer = bench(f"adb:{adbd.serial}")
+    assert answer.code == 0, answer.err
+    (row,) = answer.rows
+    assert (row["accuracy"], row["windows"], row["self_test"]["vectors"]) == (1.0, 40, 16)
+    assert row["runs"] >= 50 and row["device"]["cold_clock"] == "device"
+    assert device.leftovers() == []
+    device.set(full="windows")
+    answer = bench()
+    assert answer.code == 5 and "No space left" in answer.err and device.leftovers() == []
+
+
+def test_the_real_adb_when_the_plug_is_pulled(adbd: Adbd, device: AdbDevice, bench: Any) -> None:
+    run_it = adbd.shell
+
+    def pulled(script: str) -> tuple[bytes, int]:
+        if "label < windows" in script:
+            adbd.close()
+        return run_it(script)
+
+    adbd.shell = pulled
+    answer = bench(f"adb:{adbd.serial}")
+    assert answer.code == 5 and "vanished" in answer.err and "Traceback" not in answer.err
+    assert answer.document["partial"] is True and answer.rows[0]["latency_ms"]["p50"] > 0
+
+
+# --- Arm
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("qemu-aarch64-static") is None, reason="qemu-user-static runs the Arm program"
+@pytest.mark.parametrize(
+    ("abi", "machine", "emulator"),
+    [("arm64-v8a", "aarch64", "qemu-aarch64-static"), ("armeabi-v7a", "armv7l", "qemu-arm-static")],
 )
 def test_the_program_for_a_phone_runs_under_an_emulator(
-    device: AdbDevice, bench: Any, monkeypatch: pytest.MonkeyPatch
+    device: AdbDevice, bench: Any, monkeypatch: pytest.MonkeyPatch, abi: str, machine: str, emulator: str
 ) -> None:
+    if shutil.which(emulator) is None:
+        pytest.skip("apt-get install qemu-user-static: it runs the Arm program")
     monkeypatch.undo()
     monkeypatch.setenv("PATH", f"{device.bin}:{os.environ['PATH']}")
-    device.set(
-        emulator=[str(shutil.which("qemu-aarch64-static"))],
-        properties={"ro.product.cpu.abi": "arm64-v8a"},
-    )
+    device.set(emulator=[str(shutil.which(emulator))], properties={"ro.product.cpu.abi": abi})
     answer = bench()
     assert answer.code == 0, answer.err
-    assert (answer.rows[0]["device"]["machine"], answer.rows[0]["accuracy"]) == ("aarch64", 1.0)
+    assert (answer.rows[0]["device"]["machine"], answer.rows[0]["accuracy"]) == (machine, 1.0)
     assert answer.rows[0]["self_test"]["vectors"] == 16

@@ -124,7 +124,7 @@ class Phone:
             path.write_bytes(content)
             child = self._adb("push", str(path), f"{self._folder}/{name}", seconds=600.0)
         if child.returncode:
-            said = _last(child.stderr or child.stdout)
+            said = _last(f"{child.stdout}\n{child.stderr}")
             if not self._is_there():
                 raise self._vanished(said)
             raise DeviceError(
@@ -217,5 +217,7 @@ class Phone:
 
 
 def _last(said: str) -> str:
+    """Return the last line that adb calls an error, since figures of the transfer may follow; else the last."""
     lines = [line.strip() for line in clean(said).splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    errors = [line for line in lines if "error: " in line]
+    return (errors or lines or ["it said nothing"])[-1]
