@@ -205,6 +205,15 @@ def test_a_frame_after_any_garbage_is_found_and_memory_is_bounded(firmware: ctyp
     assert len(unpacker._stuffed) < 1100
 
 
+def test_the_longest_frame_with_bytes_behind_it_is_none(firmware: ctypes.CDLL) -> None:
+    body = unstuff(pack(Frame(1, 2, b"x" * MOST_PAYLOAD))[1:-1])
+    assert body is not None
+    for more, whole in ((b"", True), (b"y", False), (b"y" * 500, False)):
+        stream = b"\0" + stuff(body + more) + b"\0"
+        assert [frame is not None for frame in Unpacker().feed(stream)] == [whole]
+        assert [frame is not None for frame in c_feed(firmware, stream)] == [whole]
+
+
 def test_every_flipped_bit_of_a_frame_is_seen(firmware: ctypes.CDLL) -> None:
     data = pack(Frame(2, 9, bytes(range(0, 60, 3))))
     for at in range(1, len(data) - 1):
@@ -260,6 +269,15 @@ def test_silence_ends_after_some_attempts() -> None:
     with pytest.raises(DeviceError, match="no answer to HELLO") as caught:
         Link(wire).ask(Kind.HELLO)
     assert wire.sent == ATTEMPTS and "topokd-edge firmware" in caught.value.hint
+
+
+@pytest.mark.parametrize("damage", [pack(Frame(Kind.ERROR, 0, bytes([Why.FRAME]))), b"\0\x09nonsense\0"])
+def test_a_damaged_frame_is_sent_again_at_once(damage: bytes) -> None:
+    wire = Script(lambda frame: damage if wire.sent == 1 else pack(Frame(frame.kind | 0x80, frame.sequence)))
+    read, reads = wire.read, []
+    wire.read = lambda until: reads.append(wire.sent) or read(until)  # type: ignore[func-returns-value,method-assign]
+    assert Link(wire).ask(Kind.SAMPLES) == b""
+    assert reads == [1, 2], "nobody waits for an answer that will not come"
 
 
 def test_late_answers_to_earlier_requests_are_not_taken() -> None:

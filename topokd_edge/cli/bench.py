@@ -46,7 +46,8 @@ def bench(
         int | None,
         typer.Option(
             min=1,
-            help="Held-out windows for accuracy, at most. [default: all; 200 for ripser+persim, 100 for mcu]",
+            help="Held-out windows for accuracy, at most. "
+            "[default: all; 200 for ripser+persim, 100 for mcu and serial]",
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend timing each pipeline.")] = 3.0,
