@@ -365,9 +365,9 @@ def work_c(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     cold = [0, time.perf_counter_ns() - begin]
     if job["cold_only"]:
         return {"cold": [*cold, cold[1]]}
-    levels = run_c(program, ["levels"], (folder / job["test"]).read_bytes())
+    answers = run_c(program, [job["verb"]], (folder / job["test"]).read_bytes())
     zero, scale = job["zero_point"], job["scale"]
-    proof = prove(job, folder, [[(int(q) - zero) * scale for q in row.split()] for row in levels])
+    proof = prove(job, folder, [[(float(word) - zero) * scale for word in row.split()] for row in answers])
     if "mismatch" in proof:
         return proof
     everyone, cpu, wall = busy_seconds(), children_seconds(), time.perf_counter()

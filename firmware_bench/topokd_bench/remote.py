@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from topokd_bench import device
 from topokd_bench.accuracy import accuracy_fields
@@ -32,7 +33,8 @@ class Proof:
     Attributes
     ----------
     x
-        Normalised windows, float32 (n, channels, length); for `c` quantised, int8 (n, length, channels).
+        Normalised windows, float32 (n, channels, length). For `c` (n, length, channels): quantised, int8, or
+        raw, float32, as its verb takes them.
     expected
         float32 (n, classes).
     tolerance, agreement
@@ -51,13 +53,30 @@ class Proof:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model file for one runtime, the first of several that may work on a device."""
+    """A model file for one runtime, the first of several that may work on a device.
+
+    Attributes
+    ----------
+    job
+        What it is of; `accuracy_windows` are spread evenly over the held-out windows on the device.
+    runtime
+        What runs it there.
+    content
+        Of the file.
+    channels
+        Of the held-out windows, those it takes.
+    proof
+        What it must answer.
+    verb
+        What the C program calls that: `levels`, or `logits` where it computes in float32.
+    """
 
     job: Job
     runtime: str
     content: bytes
     channels: Sequence[int]
     proof: Proof
+    verb: str = "levels"
 
 
 class Bench:
@@ -98,8 +117,6 @@ class Bench:
         self._timing_count = len(timing)
         self._stored: set[str] = set()
         self._put("timing", _floats(timing))
-        if held_out.y is not None:
-            self._put("windows", _floats(held_out.x[self.chosen]))
 
     def measure(self, candidate: Candidate, *, lasting: bool = False) -> tuple[list[Measured], str]:
         """Measure a candidate.
@@ -131,7 +148,8 @@ class Bench:
             fields: dict[str, Any] = {"error": f"self-test failed: {clean(str(raw['mismatch']))}"}
             return [self._row(candidate, fields, {})], ""
         try:
-            fields, correct = self._fields(raw, _state(answer, "before"), _state(answer, "after"))
+            states = _state(answer, "before"), _state(answer, "after")
+            fields, correct = self._fields(raw, *states, self.tried(candidate.job))
             if cold := self._cold_starts(job):
                 fields["cold"] = cold
                 fields["latency_ms"]["cold"] = median(cold["total_ms"])
@@ -164,7 +182,7 @@ class Bench:
         for threads in self._threads[1:] if candidate.runtime != "c" else ():
             answer, raw = self._run({**self._job(candidate, threads), "windows": "", "paced": None})
             try:
-                fields, _ = self._fields(raw, _state(answer, "before"), _state(answer, "after"))
+                fields, _ = self._fields(raw, _state(answer, "before"), _state(answer, "after"), self.chosen)
             except (KeyError, TypeError, ValueError, IndexError):
                 fields = {"error": clean(str(raw.get("error", "the device answered nonsense")))}
             found.append(self._row(candidate, fields, {}, threads))
@@ -194,11 +212,12 @@ class Bench:
             "runtime": candidate.runtime,
             "timing": "timing",
             "timing_count": self._timing_count,
-            "windows": "windows" if "windows" in self._stored else "",
+            "windows": self._windows(self.tried(job)),
             "shape": list(self._held_out.x.shape[1:]),
             "channels": list(candidate.channels),
-            "mean": list(job.args["mean"]),
-            "std": list(job.args["std"]),
+            "mean": list(job.args.get("mean", ())),
+            "std": list(job.args.get("std", ())),
+            "verb": candidate.verb,
             "classes": proof.expected.shape[1],
             "tolerance": proof.tolerance,
             "agreement": proof.agreement,
@@ -215,13 +234,31 @@ class Bench:
             "timeout": self._effort.allowed(),
         }
 
+    def tried(self, job: Job) -> npt.NDArray[np.int64]:
+        """Return the held-out windows a job is tried on, at most `accuracy_windows`."""
+        limit = job.accuracy_windows
+        few = limit is not None and limit < len(self.chosen)
+        return self._held_out.spread(limit or 0) if few else self.chosen
+
+    def _windows(self, tried: npt.NDArray[np.int64]) -> str:
+        """Return the name of held-out windows on the device; empty when their truth is not known."""
+        if self._held_out.y is None:
+            return ""
+        name = "windows" if len(tried) == len(self.chosen) else f"windows-{len(tried)}"
+        self._put(name, _floats(self._held_out.x[tried]))
+        return name
+
     def _put(self, name: str, content: bytes) -> None:
         if name not in self._stored:
             self._agent.put(name, content)
             self._stored.add(name)
 
     def _fields(
-        self, raw: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+        self,
+        raw: Mapping[str, Any],
+        before: Mapping[str, Any],
+        after: Mapping[str, Any],
+        tried: npt.NDArray[np.int64],
     ) -> tuple[dict[str, Any], dict[int, bool]]:
         """Turn what an agent counted into fields of `BenchResult`."""
         timing = _timing(raw["ns"], self._effort.warmup)
@@ -252,9 +289,9 @@ class Bench:
         }
         correct: dict[int, bool] = {}
         if self._held_out.y is not None and raw["labels"]:
-            right = np.array(raw["labels"], dtype=np.int64) == self._held_out.y[self.chosen]
-            fields |= accuracy_fields(self._held_out.subject, self.chosen, right)
-            correct = {int(index): bool(yes) for index, yes in zip(self.chosen, right, strict=True)}
+            right = np.array(raw["labels"], dtype=np.int64) == self._held_out.y[tried]
+            fields |= accuracy_fields(self._held_out.subject, tried, right)
+            correct = {int(index): bool(yes) for index, yes in zip(tried, right, strict=True)}
         return fields, correct
 
 
