@@ -36,7 +36,7 @@ PACKAGES = ("base-files", "python3", "libstdc++6", "libgomp1")
 NUMPY = ("python3-numpy", "libatomic1")
 BINFMT = Path("/usr/lib/binfmt.d")
 PLATFORMS = {
-    "arm64": ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64"),
+    "arm64": tuple(f"manylinux_2_{minor}_aarch64" for minor in (34, 28, 27, 17)),
     "armhf": ("manylinux_2_34_armv7l",),
 }
 QEMU = {"arm64": "qemu-aarch64", "armhf": "qemu-arm"}
