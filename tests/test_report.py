@@ -8,13 +8,14 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import made_bench
 import numpy as np
 import pytest
 from made_recordings import windows_of
 from typer.testing import CliRunner
 
 from topokd_edge.data.windowset import WindowSet
-from topokd_edge.errors import BadInputError
+from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.evaluate.run_table import evaluate_run
 from topokd_edge.files import write_json, write_text
 from topokd_edge.report import examples
@@ -434,3 +435,19 @@ def test_command_line(run, tmp_path):
     assert answer["report"] == str(out)
     assert answer["bytes"] == out.stat().st_size
     assert any("topokd-edge bench" in item["command"] for item in answer["missing"])
+
+
+def test_command_line_merges_results(run, tmp_path):
+    from topokd_edge.cli import app
+
+    write_json(tmp_path / "a.json", made_bench.answer(made_bench.measured("local", made_bench.LOCAL)))
+    write_json(tmp_path / "b.json", made_bench.answer(made_bench.on_board("nrf52840")))
+    call = ["report", str(run.folder), str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    answer = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "r.html"), "--json"])
+    assert answer.exit_code == 0, answer.output
+    text = Page((tmp_path / "r.html").read_text("utf-8")).text
+    assert "On the Nordic nRF52840" in text and "3.21 ms" in text
+    with pytest.raises(BadInputError, match="manifest"):
+        CliRunner().invoke(app, [*call, str(tmp_path)], catch_exceptions=False)
+    with pytest.raises(UsageError, match="one bundle only"):
+        CliRunner().invoke(app, [*call, str(tmp_path), "--export", "e.json"], catch_exceptions=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,13 +10,12 @@ from typing import Any
 
 import made_bench as made
 import pytest
+from export_cases import make_run as export_run
 from test_report import Page
-from typer.testing import CliRunner
+from topokd_export.export import export_student
 
-from topokd_edge.cli import app
-from topokd_edge.errors import BadInputError, UsageError
-from topokd_edge.files import write_json
-from topokd_edge.report import bench_files, device, device_rows, device_words, verdict
+from topokd_edge.errors import BadInputError
+from topokd_edge.report import bench_files, device, device_names, device_rows, device_words, inputs, verdict
 from topokd_edge.report.page import render
 
 FRAME = """{% extends "base.html.j2" %}{% block body %}{% include "device.html.j2" %}{% endblock %}"""
@@ -74,8 +74,18 @@ class TestSentence:
 
     def test_measured_says_median_and_95_percent(self) -> None:
         words = device_words.lead_sentence(made.answer(made.measured("local", made.LOCAL)))
-        assert "target local (measured)" in words and "17 times as long" in words
+        assert "target local, Some <CPU> (measured)" in words and "17 times as long" in words
         assert "187 µs (median; 95 % of runs within 262 µs)" in words
+
+    def test_a_board_on_a_wire_is_known_by_what_it_says_of_itself(self) -> None:
+        rows = made.on_wire("nrf52840")
+        words = device_words.lead_sentence(made.answer(rows))
+        assert words.startswith("On the Nordic nRF52840 (Cortex-M4 at 64 MHz, measured), the int8 student")
+        assert device_names.limits(rows[0]) == {"RAM": 262_144, "flash": 1_048_576}
+        unknown = made.answer(made.on_wire(""))
+        assert "On the board at serial:/dev/ttyACM0 (" in device_words.lead_sentence(unknown)
+        section = device.bench_section(made.answer(rows))
+        assert section["mcu"] == [] and len(section["counted"]) == 4
 
     def test_the_most_like_a_watch_leads(self, bench: dict[str, Any]) -> None:
         order = ["serial:", "mcu:nrf52840", "mcu:cortex-m4", "adb:", "ssh:", "local"]
@@ -225,18 +235,12 @@ class TestSeveralFiles:
         for part in ("a.json: no results", "b.json, result 2", "c.json, result 1", "d.json", "none.json"):
             assert part in words
 
-    def test_command_line_takes_a_bundle_and_several_results(self, tmp_path: Path) -> None:
-        from test_report import make_run
-
-        run = make_run(tmp_path)
-        write_json(tmp_path / "a.json", made.answer(made.measured("local", made.LOCAL)))
-        write_json(tmp_path / "b.json", made.answer(made.on_board("nrf52840")))
-        call = ["report", str(run.folder), str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-        answer = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "r.html"), "--json"])
-        assert answer.exit_code == 0, answer.output
-        text = Page((tmp_path / "r.html").read_text("utf-8")).text
-        assert "On the Nordic nRF52840" in text and "3.21 ms" in text
-        with pytest.raises(BadInputError, match=r"manifest.json"):
-            CliRunner().invoke(app, [*call, str(tmp_path)], catch_exceptions=False)
-        with pytest.raises(UsageError, match="one bundle only"):
-            CliRunner().invoke(app, [*call, str(tmp_path), "--export", "e.json"], catch_exceptions=False)
+    def test_a_bundle_lists_its_own_files(self, tmp_path: Path) -> None:
+        export_student(export_run(tmp_path), 1, 0, tmp_path / "bundle", targets=("onnx",))
+        found = inputs._exported(tmp_path, None, tmp_path / "bundle", [])
+        assert found is not None
+        rows = device.export_section(found)["files"]
+        assert {row["precision"] for row in rows} == {"float32", "int8"}
+        for row in rows:
+            content = (tmp_path / "bundle" / row["path"]).read_bytes()
+            assert (row["bytes"], row["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from topokd_edge.report import device_figures, device_map, device_rows, figures, numbers
-from topokd_edge.report.device_names import COLOURS, PIPELINES, pipeline_name
+from topokd_edge.report.device_names import COLOURS, PIPELINES, pipeline_name, rank
 from topokd_edge.report.device_words import comparisons, sentence
 from topokd_edge.report.svg import QUIET
 
@@ -22,7 +22,9 @@ def bench_section(bench: dict[str, Any]) -> dict[str, Any]:
     found = comparisons(bench)
     first = next((item for item in found if item.tells), None)
     rows = [device_rows.row(entry, found) for entry in results]
-    mapped = device_map.collect(results)
+    asked = list(dict.fromkeys(entry["target"] for entry in bench["results"]))
+    watches_first = sorted(results, key=lambda entry: (rank(entry), asked.index(entry["target"])))
+    mapped = device_map.collect(watches_first)
     return {
         "lead": sentence(first) if first else "",
         "compared": [device_rows.compared_row(item) for item in found],
@@ -38,14 +40,14 @@ def bench_section(bench: dict[str, Any]) -> dict[str, Any]:
         }
         if mapped.points
         else None,
-        "budgets": device_figures.budgets(results),
-        "spans": device_figures.spans(results),
-        "stacks": device_figures.stacks(results),
-        "layers": device_figures.layers(results),
+        "budgets": device_figures.budgets(watches_first),
+        "spans": device_figures.spans(watches_first),
+        "stacks": device_figures.stacks(watches_first),
+        "layers": device_figures.layers(watches_first),
         "figures": by_target,
         "rows": rows,
         "counted": [row for row, entry in zip(rows, results, strict=True) if device_rows.is_counted(entry)],
-        "mcu": [device_rows.mcu_row(entry) for entry in results if entry.get("kernel")],
+        "mcu": [device_rows.mcu_row(entry) for entry in results if device_rows.is_emulated(entry)],
         "many_targets": len(by_target) > 1,
         "device": device_rows.devices(results),
         "conditions": device_rows.conditions(results),

@@ -133,9 +133,9 @@ def _boards(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     for entry in results:
         if limits(entry):
             name = device_name(entry)
-            found.setdefault(name if entry["target"].startswith("mcu:") else entry["target"], []).append(
-                entry
-            )
+            if not entry["target"].startswith("mcu:"):
+                name = f"{name}, {entry['basis']}"
+            found.setdefault(name, []).append(entry)
     return found
 
 

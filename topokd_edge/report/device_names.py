@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topokd_edge.report import figures
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SIGNAL_TEACHER, TOPOLOGY_TEACHER
+
+if TYPE_CHECKING:
+    from topokd_bench.boards import Board
 
 TDA, FLOAT32 = "tda", "student.float32"
 PIPELINES = {
@@ -76,13 +79,13 @@ def spoken(pipeline: str) -> str:
 
 
 def device_name(entry: dict[str, Any]) -> str:
-    """Return what a target is called by its maker, or the target itself."""
+    """Return what a device is called by its maker; the target itself where that says as much."""
+    board, target = _board(entry), str(entry["target"])
+    if board:
+        return str(board.title)
     facts = entry.get("device") or {}
-    known = facts.get("name") or facts.get("model")
-    if known:
-        return core_name(str(known))
-    board = _board(entry)
-    return board.title if board else str(entry["target"])
+    known = next((str(facts[key]) for key in ("name", "board", "model", "cpu") if facts.get(key)), "")
+    return target if known.lower() in target.lower() else known
 
 
 def core_name(name: str) -> str:
@@ -130,8 +133,11 @@ def latency_span(entry: dict[str, Any]) -> tuple[float, float, float]:
     return float(latency["p50"]), float(latency["p50"]), float(latency["p95"])
 
 
-def _board(entry: dict[str, Any]) -> Any:
+def _board(entry: dict[str, Any]) -> Board | None:
+    """Return what is known of the board that was asked for, or that says it is one on a wire."""
     from topokd_bench.boards import board_names, open_board
 
     prefix, _, name = entry["target"].partition(":")
-    return open_board(name) if prefix == "mcu" and name in board_names() else None
+    if prefix == "serial":
+        name = (entry.get("device") or {}).get("name", "")
+    return open_board(name) if prefix in ("mcu", "serial") and name in board_names() else None

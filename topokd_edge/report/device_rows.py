@@ -41,7 +41,7 @@ def row(entry: dict[str, Any], compared: Sequence[Comparison]) -> dict[str, Any]
         **_modelled_latency(entry),
         "times": _times(entry, compared),
         "accuracy": numbers.percent(entry.get("accuracy")),
-        "ci95": numbers.from_to(*bounds, numbers.percent) if bounds else "",
+        "ci95": numbers.from_to(bounds[0], bounds[1], numbers.percent) if bounds else "",
         "windows": numbers.count(entry.get("windows")),
         "model": numbers.size(entry.get("model_bytes")),
         "ram": numbers.size(_above_baseline(entry)),
@@ -107,10 +107,15 @@ def mcu_row(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_emulated(entry: dict[str, Any]) -> bool:
+    """Tell whether a result is of C on an emulated core."""
+    return bool(entry["target"].startswith("mcu:") and entry.get("kernel"))
+
+
 def is_counted(entry: dict[str, Any]) -> bool:
-    """Tell whether a result without kernels of ours has counts or energy."""
+    """Tell whether a result has counts or energy, and no line of its own in the table of emulated cores."""
     told = any(entry.get(key) is not None for key in ("instructions", "cycles", "energy_uj"))
-    return told and not entry.get("kernel")
+    return told and not is_emulated(entry)
 
 
 def days(value: float) -> str:

@@ -127,7 +127,8 @@ def place(found: Comparison) -> str:
     """Return where a comparison holds and on what basis."""
     entry, facts = found.student, found.student.get("device") or {}
     if found.kind is CORE:
-        return f"the {device_name(entry)} core (instructions counted on an emulated core)"
+        core = core_name(entry["target"].partition(":")[2])
+        return f"the {core} core (instructions counted on an emulated core)"
     if found.kind is not BOARD:
         name = device_name(entry)
         own = "" if name == entry["target"] else f", {name}"
