@@ -43,6 +43,7 @@ class CoreCounts:
     windows_counted: int
     self_test: dict[str, Any]
     versions: dict[str, str]
+    pipeline: str = "student.int8"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def core_result(counts: CoreCounts) -> BenchResult:
     return BenchResult(
         target=f"{TARGET}{counts.core}",
         basis="counted",
-        pipeline="student.int8",
+        pipeline=counts.pipeline,
         runtime="c",
         runs=counts.windows_counted,
         ram_bytes=counts.ram_bytes + counts.stack_bytes,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from topokd_bench import adb, browser, local, mcu, npu, ssh
 from topokd_bench.serial import port
@@ -82,11 +84,23 @@ def _serial(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 
 def _mcu(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
     from topokd_edge.cli import _bench_mcu
-    from topokd_edge.cli._bench_plan import find_run, student_windows
+    from topokd_edge.cli._bench_mcu_floats import float_jobs
+    from topokd_edge.cli._bench_plan import find_run, make_plan, student_windows
 
-    held_out, subjects, notes = student_windows(asked.bundle, find_run(asked.bundle, asked.run))
-    options = _bench_mcu.Options(held_out, asked.windows, asked.compiler, asked.every, asked.battery)
-    counted = _bench_mcu.measure(asked.bundle, targets, options, progress)
+    run = find_run(asked.bundle, asked.run)
+    held_out, subjects, notes = student_windows(asked.bundle, run)
+    with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder:
+        plan = make_plan(asked.bundle, run, Path(folder))
+        options = _bench_mcu.Options(
+            held_out,
+            asked.windows,
+            asked.compiler,
+            asked.every,
+            asked.battery,
+            tuple(float_jobs(plan, asked.bundle.manifest.length)),
+            plan.held_out,
+        )
+        counted = _bench_mcu.measure(asked.bundle, targets, options, progress)
     notes = [*notes, *_bench_mcu.notes(counted, options)]
     return Outcome(counted, subjects, notes, show=lambda: _bench_mcu.show(asked.name, counted))
 

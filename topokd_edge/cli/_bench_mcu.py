@@ -1,4 +1,4 @@
-"""What a bench says of microcontrollers: the C student on an emulated core, counted, and on boards."""
+"""What a bench says of microcontrollers: pipelines in C on an emulated core, counted, and on boards."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from topokd_bench.accuracy import interval95
+from topokd_bench.accuracy import accuracy_fields
 from topokd_bench.boards import Board, board_names, open_board
 from topokd_bench.local import Measured
 from topokd_bench.mcu import BATTERY_MWH, TARGET, CoreCounts, Duty, board_result, core_result
+from topokd_bench.result import BenchResult
+from topokd_bench.types import Basis
 from topokd_bench.windows import HeldOut
 from topokd_export.c.cores import CORES
 from topokd_export.c.cycles import SOURCES
@@ -22,7 +24,8 @@ from topokd_export.c.qemu import require_qemu
 from topokd_export.c.writer import app_numbers
 
 from topokd_edge.bundle import Bundle
-from topokd_edge.cli import console
+from topokd_edge.cli import _bench_mcu_floats, console
+from topokd_edge.cli._bench_mcu_floats import Counted, FloatJob, Trial
 from topokd_edge.cli._installed import installed_version
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.progress import Progress
@@ -31,8 +34,11 @@ WINDOWS = 100
 """Held-out windows tried on an emulated core: some are seconds each."""
 _AT_ONCE = 10
 """Windows between two reports of progress."""
-_COUNTS = ["target", "kernel", "instructions", "a MAC", "cycles", "RAM B", "stack B", "flash B", "accuracy"]
-_MODELS = ["target", "MHz", "ms", "energy uJ", "battery days"]
+_COUNTS = [
+    *("target", "pipeline", "kernel", "instructions", "a MAC", "M cycles"),
+    *("RAM B", "stack B", "flash B", "accuracy"),
+]
+_MODELS = ["target", "pipeline", "MHz", "ms", "energy uJ", "battery days"]
 _PACKAGES = ("ziglang", "unicorn", "capstone")
 
 
@@ -40,7 +46,8 @@ _PACKAGES = ("ziglang", "unicorn", "capstone")
 class Options:
     """How to bench: the windows to classify, compiler, and the duty that battery days are for.
 
-    `every_s` None is half a window's time, `battery_mwh` None is `BATTERY_MWH`.
+    `every_s` None is half a window's time, `battery_mwh` None is `BATTERY_MWH`. `floats` are counted beside
+    the int8 student, on the windows `teachers_held_out`, which have all channels of the recordings.
     """
 
     held_out: HeldOut
@@ -48,6 +55,8 @@ class Options:
     compiler: Compiler = "zig"
     every_s: float | None = None
     battery_mwh: float | None = None
+    floats: tuple[FloatJob, ...] = ()
+    teachers_held_out: HeldOut | None = None
 
 
 def target_names() -> list[str]:
@@ -76,16 +85,62 @@ def measure(bundle: Bundle, targets: Sequence[str], options: Options, progress: 
     for board in boards.values():
         needs = students[board.core].needs
         _refuse_misfit(board, needs.ram_bytes, needs.flash_bytes, "before any code and stack")
-    done: dict[str, tuple[CoreCounts, dict[str, Any], dict[int, bool]]] = {}
+    done: dict[str, _OnCore] = {}
     for index, (core, student) in enumerate(students.items()):
         progress("mcu", index, len(students), core)
-        done[core] = (_count(bundle, student, options.compiler), *_accuracy(student, options, progress))
+        own = [boards[name] for name in asked if name in boards and boards[name].core == core]
+        floats = _count_floats(bundle, core, [] if core in asked else own, options, progress)
+        done[core] = _OnCore(
+            _count(bundle, student, options.compiler), *_accuracy(student, options, progress), floats
+        )
     progress("mcu", len(students), len(students))
-    return [_result(bundle, boards.get(name), *done[_core(name, boards)], options) for name in asked]
+    return [row for name in asked for row in _rows(bundle, name, boards.get(name), done, options)]
 
 
-def _core(name: str, boards: dict[str, Board]) -> str:
-    return boards[name].core if name in boards else name
+@dataclass(frozen=True)
+class _OnCore:
+    """What was found on a core: counts of the int8 student, its accuracy, and the float pipelines."""
+
+    counts: CoreCounts
+    accuracy: dict[str, Any]
+    correct: dict[int, bool]
+    floats: list[Counted]
+
+
+def _count_floats(
+    bundle: Bundle, core: str, boards: Sequence[Board], options: Options, progress: Progress
+) -> list[Counted]:
+    trial = Trial(
+        options.teachers_held_out or options.held_out,
+        options.windows or WINDOWS,
+        options.compiler,
+        _versions(core),
+        bundle.digest,
+    )
+    found = []
+    for index, job in enumerate(options.floats):
+        progress("mcu pipelines", index, len(options.floats), f"{job.name} on {core}")
+        found.append(_bench_mcu_floats.count(job, core, boards, trial))
+    return found
+
+
+def _rows(
+    bundle: Bundle, name: str, board: Board | None, done: dict[str, _OnCore], options: Options
+) -> list[Measured]:
+    """Return the rows of one target: float pipelines, slowest first, and the int8 student."""
+    core = done[name if board is None else board.core]
+    rows = []
+    for item in core.floats:
+        error = item.why_not(board)
+        if error or item.counts is None:
+            basis: Basis = "counted" if board is None else "modelled"
+            rows.append(Measured(BenchResult(f"{TARGET}{name}", basis, item.name, "c", error=error), {}))
+        else:
+            rows.append(_result(bundle, board, item.counts, item.accuracy, item.correct, options))
+    if board is not None:
+        counts = core.counts
+        _refuse_misfit(board, counts.ram_bytes + counts.stack_bytes, counts.flash_bytes, "as built")
+    return [*rows, _result(bundle, board, core.counts, core.accuracy, core.correct, options)]
 
 
 def _result(
@@ -98,7 +153,6 @@ def _result(
 ) -> Measured:
     if board is None:
         return Measured(replace(core_result(counts), **accuracy), correct)
-    _refuse_misfit(board, counts.ram_bytes + counts.stack_bytes, counts.flash_bytes, "as built")
     manifest = bundle.manifest
     every = options.every_s or math.ceil(manifest.length / 2) / manifest.rate_hz
     result = board_result(counts, board, Duty(every, options.battery_mwh or BATTERY_MWH))
@@ -167,13 +221,7 @@ def _accuracy(
         answers.append(student.classify(held_out.x[chosen[first : first + _AT_ONCE]]))
     progress("mcu windows", len(chosen), len(chosen))
     correct = np.concatenate(answers) == held_out.y[chosen]
-    interval, basis = interval95(correct, None if held_out.subject is None else held_out.subject[chosen])
-    fields = {
-        "accuracy": float(correct.mean()),
-        "accuracy_ci95": interval,
-        "accuracy_basis": basis,
-        "windows": len(chosen),
-    }
+    fields = accuracy_fields(held_out.subject, chosen, correct)
     return fields, dict(zip(chosen.tolist(), correct.tolist(), strict=True))
 
 
@@ -185,9 +233,12 @@ def notes(measured: Sequence[Measured], options: Options) -> list[str]:
     if 0 < tried < there:
         found.append(f"emulated cores: accuracy on {tried} of {there} held-out windows, evenly spread")
     for result in (item.result for item in measured):
-        if result.latency_range_ms and result.latency_range_ms["high"] > 1e3 * result.device["every_s"]:
+        if result.error:
+            found.append(f"{result.target}, {result.pipeline}: {result.error}")
+        elif result.latency_range_ms and result.latency_range_ms["high"] > 1e3 * result.device["every_s"]:
             found.append(
-                f"{result.target} may not keep up with a window every {result.device['every_s']:g} s"
+                f"{result.target}, {result.pipeline}: may not keep up with a window every "
+                f"{result.device['every_s']:g} s"
             )
     duties = [item.result.device for item in measured if item.result.battery_days]
     if duties:
@@ -203,19 +254,13 @@ def show(name: str, measured: Sequence[Measured]) -> None:
     results = [item.result for item in measured]
     if not results:
         return
-    first = results[0]
-    title = f"{name}: student.int8 counted on an emulated core, built by {first.compiler} {' '.join(FLAGS)}"
+    compiler = next(result.compiler for result in results if result.compiler)
+    title = f"{name}: counted on an emulated core, built by {compiler} {' '.join(FLAGS)}"
     rows = [
         [
             result.target,
-            result.kernel,
-            f"{result.instructions or 0:,}",
-            f"{(result.instructions or 0) / result.macs:.2f}" if result.macs else "-",
-            _span(result.cycles_range),
-            f"{result.ram_bytes or 0:,}",
-            f"{result.stack_bytes or 0:,}",
-            f"{result.flash_bytes or 0:,}",
-            "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+            result.pipeline,
+            *(["-"] * (len(_COUNTS) - 2) if result.error else _counts(result)),
         ]
         for result in results
     ]
@@ -223,6 +268,7 @@ def show(name: str, measured: Sequence[Measured]) -> None:
     modelled = [
         [
             result.target,
+            result.pipeline,
             f"{result.device['clock_mhz']:g}",
             *map(_span, (result.latency_range_ms, result.energy_uj, result.battery_days)),
         ]
@@ -233,9 +279,21 @@ def show(name: str, measured: Sequence[Measured]) -> None:
         console.table("modelled from the counts, not measured; --json has the basis", _MODELS, modelled)
 
 
-def _span(value: dict[str, Any] | None) -> str:
+def _counts(result: BenchResult) -> list[str]:
+    return [
+        result.kernel,
+        f"{result.instructions or 0:,}",
+        f"{(result.instructions or 0) / result.macs:.2f}" if result.macs else "-",
+        _span(result.cycles_range, 1e6),
+        f"{result.ram_bytes or 0:,}",
+        f"{result.stack_bytes or 0:,}",
+        f"{result.flash_bytes or 0:,}",
+        "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+    ]
+
+
+def _span(value: dict[str, Any] | None, unit: float = 1.0) -> str:
     if value is None:
         return "-"
-    return " to ".join(
-        f"{value[key]:,.0f}" if value[key] >= 100 else f"{value[key]:.3g}" for key in ("low", "high")
-    )
+    ends = (value[key] / unit for key in ("low", "high"))
+    return " to ".join(f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in ends)
