@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import shutil
 import struct
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from c_cases import app, graph_of, tflm_logits
 from serial_cases import DIGEST, cases, connected, content, every_board, image
+from test_serial_frames import a_frame, damaged
 from topokd_bench.serial import link
 from topokd_bench.serial.board import Board
 from topokd_bench.serial.frames import Frame, Unpacker, pack
@@ -172,12 +174,19 @@ def test_a_board_that_forgot_the_window_is_sent_it_again() -> None:
         assert (board.run().logits == tflm_logits(content(), levels[3:])[0]).all()
 
 
+WINDOW = 38 * 6 * 4
+"""Bytes of a window of the small student."""
+
+
 @pytest.mark.parametrize(
     ("kind", "payload", "why"),
     [
         (Kind.SAMPLES, b"abc", Why.LENGTH),
         (Kind.SAMPLES, struct.pack("<I", 10**6) + b"x", Why.PLACE),
         (Kind.SAMPLES, struct.pack("<I", 0xFFFFFFFF) + b"xx", Why.PLACE),
+        (Kind.SAMPLES, struct.pack("<I", WINDOW - 1) + b"xx", Why.PLACE),
+        (Kind.SAMPLES, struct.pack("<I", WINDOW + 1), Why.PLACE),
+        (Kind.SAMPLES, struct.pack("<I", WINDOW - 2) + b"xx", None),
         (Kind.SAMPLES, struct.pack("<I", 0) + bytes(100), None),
         (Kind.RUN, b"", Why.LENGTH),
         (Kind.HELLO, b"x", Why.LENGTH),
@@ -187,9 +196,32 @@ def test_a_board_that_forgot_the_window_is_sent_it_again() -> None:
 def test_the_firmware_refuses_what_makes_no_sense(
     shared_board: Link, kind: Kind, payload: bytes, why: Why | None
 ) -> None:
+    assert cases(1)[1].nbytes == WINDOW
     with contextlib.nullcontext() if why is None else pytest.raises(RefusedError) as caught:
         shared_board.ask(kind, payload)
     assert why is None or caught.value.why == why
+
+
+@pytest.mark.slow
+def test_six_thousand_wild_requests_leave_the_firmware_well() -> None:
+    """Whole frames of any kind and content, and damaged ones; afterwards it answers as before."""
+    rng = random.Random(8)
+    levels, windows = cases()
+    with connected(image()) as (board, talk):
+        for _ in range(6000):
+            kind = rng.choice([*Kind, rng.randrange(256)])
+            frame = Frame(
+                kind, rng.randrange(256), a_frame(rng).payload, rng.choice([1, 1, 1, rng.randrange(256)])
+            )
+            talk._wire.write(pack(frame) if rng.random() < 0.7 else damaged(rng, pack(frame)))
+            talk._wire.read(time.monotonic() + 0.02)
+        time.sleep(0.5)
+        while talk._wire.read(time.monotonic() + 0.2):
+            pass
+        talk._wire.write(b"\0")
+        assert board.greet().digest == DIGEST
+        board.load(windows[3])
+        assert (board.run().logits == tflm_logits(content(), levels[3:])[0]).all()
 
 
 def test_the_firmware_answers_another_version_with_its_own(shared_board: Link) -> None:
