@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +23,7 @@ from topokd_export.c.float_writer import (
     topology_pipeline,
     write_pipeline,
 )
+from topokd_export.c.linux import MACHINES, pipeline_program
 from topokd_export.deploy import deploy_form
 from topokd_export.onnx_writer import write_onnx
 
@@ -201,3 +205,33 @@ def test_a_bias_is_not_needed() -> None:
     del model.graph.node[0].input[2]
     stem = read_float_graph(model.SerializeToString()).layers[0]
     assert isinstance(stem, FloatConv) and not stem.bias.any()
+
+
+def run_program(program: Path, *words: str, windows: np.ndarray) -> np.ndarray:
+    samples = np.ascontiguousarray(np.moveaxis(windows, 1, 2)).tobytes()
+    child = subprocess.run([program, *words], input=samples, capture_output=True, check=True)
+    return np.array([line.split() for line in child.stdout.decode().splitlines()], dtype=np.float64)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is for x86_64")
+def test_a_linux_program_answers_and_times(tmp_path: Path) -> None:
+    pipeline, _ = signal_case(WRNSpec(1, 10, 1, 2, 4), 16)
+    program = tmp_path / "student"
+    program.write_bytes(pipeline_program(pipeline, "x86_64"))
+    program.chmod(0o700)
+    x = noise(3, WRNSpec(1, 10, 1, 2, 4), (16,))
+    expected = HostPipeline(pipeline).run(x)
+    logits = run_program(program, "logits", windows=x)
+    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert run_program(program, "label", windows=x).ravel().tolist() == expected.argmax(1).tolist()
+    peak, *times = run_program(program, "time", "2", "20", "0.01", windows=x).ravel()
+    assert len(times) >= 20 and min(times) > 0 and peak > 0
+    assert subprocess.run([program, "levels"], check=False).returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", list(MACHINES))
+def test_every_linux_machine_gets_its_program(machine: str) -> None:
+    pipeline = topology_case(WRNSpec(2, 10, 1, 1, 3), size=(8, 8))[0]
+    program = pipeline_program(pipeline, machine)
+    assert program[:4] == b"\x7fELF" and len(program) > constant_bytes(pipeline)

@@ -6,11 +6,12 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from topokd_edge.errors import CheckFailedError, DeviceError, MissingError
+from topokd_export.c.float_writer import FloatPipeline, write_pipeline
 from topokd_export.c.host import SOURCES, WARNINGS
 from topokd_export.c.integer_graph import IntegerGraph
 from topokd_export.c.writer import AppNumbers, write_c
@@ -46,13 +47,29 @@ def linux_program(graph: IntegerGraph, app: AppNumbers, machine: str) -> bytes:
     CheckFailedError
         When it does not compile without a warning; with what the compiler said.
     """
+    return _built(write_c(graph, app, None), SOURCES, machine)
+
+
+def pipeline_program(pipeline: FloatPipeline, machine: str) -> bytes:
+    """Build the same program of a float pipeline: `logits` of raw windows stands in place of `levels`.
+
+    Products may be added without rounding them, where the machine has an instruction for that.
+
+    Raises
+    ------
+    DeviceError, MissingError, CheckFailedError
+        As `linux_program`.
+    """
+    return _built(write_pipeline(pipeline), pipeline.sources, machine, "-DBENCH_PIPELINE")
+
+
+def _built(files: Mapping[str, str], sources: Sequence[str], machine: str, *flags: str) -> bytes:
     command = compiler_for(machine)
-    files = {**write_c(graph, app, None), "linux.c": _main()}
     with tempfile.TemporaryDirectory(prefix="topokd-linux-") as name:
         folder = Path(name)
-        for file, text in files.items():
+        for file, text in {**files, "linux.c": _main()}.items():
             (folder / file).write_text(text, "utf-8")
-        arguments = [*command, *FLAGS, *WARNINGS, "linux.c", *SOURCES, "-o", "student"]
+        arguments = [*command, *FLAGS, *flags, *WARNINGS, "linux.c", *sources, "-o", "student"]
         child = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
         if child.returncode != 0:
             raise CheckFailedError(

@@ -1,6 +1,7 @@
-/* The student as a Linux program for benches; windows come on standard input, and a line answers each.
+/* A student as a Linux program for benches; windows come on standard input, and a line answers each.
  *
- *     student levels                     quantised windows, int8 -> quantised logits
+ *     student levels                     int8 student: quantised windows, int8 -> quantised logits
+ *     student logits                     float pipeline (BENCH_PIPELINE): raw windows, float32 -> logits
  *     student label                      raw windows, float32, sample by sample -> class
  *     student time WARMUP RUNS SECONDS   raw windows -> first peak memory in kB, then nanoseconds of each run
  */
@@ -10,12 +11,20 @@
 #include <string.h>
 #include <time.h>
 
+#ifdef BENCH_PIPELINE
+#include "pipeline.h"
+#define VALUES (PIPELINE_LENGTH * PIPELINE_CHANNELS)
+#define ANSWERS "logits"
+static pipeline_t pipeline;
+#else
 #include "student.h"
-
 #define VALUES (STUDENT_LENGTH * STUDENT_CHANNELS)
+#define ANSWERS "levels"
+static student_t student;
+#endif
+
 #define MOST_WINDOWS 64
 
-static student_t student;
 static float windows[MOST_WINDOWS][VALUES];
 
 static int64_t now(void)
@@ -24,6 +33,40 @@ static int64_t now(void)
     (void)clock_gettime(CLOCK_MONOTONIC, &time);
     return ((int64_t)time.tv_sec * 1000000000) + (int64_t)time.tv_nsec;
 }
+
+#ifdef BENCH_PIPELINE
+
+static int label_of(const float *window, int32_t *label)
+{
+    float out[PIPELINE_CLASSES];
+    int32_t i;
+    if (pipeline_classify(&pipeline, window, out) != PIPELINE_OK) {
+        return 0;
+    }
+    *label = 0;
+    for (i = 1; i < PIPELINE_CLASSES; i++) {
+        *label = (out[i] > out[*label]) ? i : *label;
+    }
+    return 1;
+}
+
+static int answers(void)
+{
+    float out[PIPELINE_CLASSES];
+    int32_t i;
+    while (fread(windows[0], sizeof(float), VALUES, stdin) == VALUES) {
+        if (pipeline_classify(&pipeline, windows[0], out) != PIPELINE_OK) {
+            return 2;
+        }
+        for (i = 0; i < PIPELINE_CLASSES; i++) {
+            (void)printf("%.9g ", (double)out[i]);
+        }
+        (void)printf("\n");
+    }
+    return 0;
+}
+
+#else
 
 static int label_of(const float *window, int32_t *label)
 {
@@ -35,7 +78,7 @@ static int label_of(const float *window, int32_t *label)
     return (status == STUDENT_WINDOW) && (student_classify(&student, NULL, label) == STUDENT_OK);
 }
 
-static int levels(void)
+static int answers(void)
 {
     static int8_t in[VALUES];
     int8_t out[STUDENT_CLASSES];
@@ -51,6 +94,8 @@ static int levels(void)
     }
     return 0;
 }
+
+#endif
 
 static int label(void)
 {
@@ -121,8 +166,8 @@ static int timing(long warmup, long runs, double seconds)
 
 int main(int count, char **words)
 {
-    if ((count == 2) && (strcmp(words[1], "levels") == 0)) {
-        return levels();
+    if ((count == 2) && (strcmp(words[1], ANSWERS) == 0)) {
+        return answers();
     }
     if ((count == 2) && (strcmp(words[1], "label") == 0)) {
         return label();
