@@ -1,7 +1,7 @@
 """The device's side of adb over TCP, so that the real client can be tried; programs run on this machine.
 
-The protocol is that of AOSP's packages/modules/adb/protocol.txt and SYNC.TXT, without authentication. A device
-with `shell_v2` tells output, errors and exit status apart; one without gives one stream.
+The protocol is that of AOSP's packages/modules/adb/protocol.txt and SYNC.TXT, without authentication. A
+device with `shell_v2` tells output, errors and exit status apart; one without gives one stream.
 """
 
 from __future__ import annotations

@@ -262,3 +262,27 @@ def test_notes_name_the_mode_and_a_warm_up_that_was_too_short() -> None:
     assert "first tenth of the timed calls took 1.30 times" in found[0]
     assert "student.int8 on litert (duty-cycled)" in found[1]
     assert not _bench_tables.remarks([item("steady", 1, first_tenth=1.05)])
+
+
+def test_a_sustained_run_that_slows_down_is_remarked_on() -> None:
+    def lasting(drift: float) -> local.Measured:
+        sustained = {"minutes": 30.0, "drift": drift}
+        return local.Measured(
+            BenchResult("local", "measured", "student.int8", "litert", mode="sustained", sustained=sustained)
+        )
+
+    assert (
+        "slowed to 1.40 times its first median within 30 minutes" in _bench_tables.remarks([lasting(1.4)])[0]
+    )
+    assert _bench_tables.remarks([lasting(1.02)]) == []
+
+
+def test_a_runtime_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = tmp_path / "python"
+    hanging.write_text(f"#!/bin/sh\necho started >> {tmp_path / 'log'}\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hanging))
+    job = local.Job("student.int8", "litert", MODEL_FILE, {}, 0)
+    results = local.run_modes(job, tmp_path, effort=local.Effort(timeout=1.0, starts=3))
+    assert [item.result.error for item in results] == ["no answer within 1 s, stopped"]
+    assert (tmp_path / "log").read_text() == "started\n"

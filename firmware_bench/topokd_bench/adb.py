@@ -217,7 +217,7 @@ class Phone:
 
 
 def _last(said: str) -> str:
-    """Return the last line that adb calls an error, since figures of the transfer may follow; else the last."""
+    """Return the last line that is called an error, since figures may follow it; else the last."""
     lines = [line.strip() for line in clean(said).splitlines() if line.strip()]
     errors = [line for line in lines if "error: " in line]
     return (errors or lines or ["it said nothing"])[-1]

@@ -184,7 +184,7 @@ class PhoneBench:
         The device's includes a start of `date`; where that knows only seconds, the host's includes adb.
         """
         found, clock = [], "device"
-        for _ in range(max(1, self._effort.starts)):
+        for _ in range(self._effort.starts):
             begin = time.monotonic_ns()
             lines, status = self._phone.run(_START, "one", seconds=self._effort.timeout)
             took = time.monotonic_ns() - begin

@@ -73,7 +73,7 @@ class Effort:
     timeout
         Seconds after which a worker is stopped, accuracy included; `every` and `sustained` add to it.
     starts
-        Fresh processes whose cold start is measured, before the one that is timed; 0: that one's own.
+        Fresh processes whose cold start is measured, the one that is timed being the last.
     pin
         Whether to keep a pipeline on as many cores as it has threads.
     every
@@ -86,7 +86,7 @@ class Effort:
     runs: int = 50
     warmup: int = 10
     timeout: float = 900.0
-    starts: int = 0
+    starts: int = 1
     pin: bool = False
     every: float | None = None
     sustained: float | None = None
@@ -146,28 +146,36 @@ def run_modes(job: Job, windows: Path, *, threads: int = 1, effort: Effort | Non
     }
     load_before = device.load_average()
     cold = _cold_starts(spec, threads, effort)
-    answer = _ask_worker(spec, threads, effort.allowed())
+    answer = cold if "error" in cold else _ask_worker(spec, threads, effort.allowed())
     predicted = answer.pop("predicted", {"window": [], "correct": []})
     modes = answer.pop("modes", {})
     loads = {"load_before": load_before, "load_after": device.load_average()}
     answer["device"] = _with_busy({**answer.get("device", device.describe()), **loads})
-    if cold is not None and answer.get("latency_ms"):
-        answer["cold"] = cold
-        answer["latency_ms"]["cold"] = median(cold["total_ms"])
+    if cold and answer.get("latency_ms"):
+        answer["cold"] = with_own_start(cold, answer["latency_ms"])
     correct = dict(zip(predicted["window"], predicted["correct"], strict=True))
     steady = as_measured(job, answer, TARGET, threads, correct)
     return [steady, *(other_mode(steady.result, mode, fields) for mode, fields in modes.items())]
 
 
-def _cold_starts(spec: dict[str, Any], threads: int, effort: Effort) -> dict[str, Any] | None:
-    """Start fresh processes for nothing but the first window; None when one fails, as the timed one will."""
-    answers = [
-        _ask_worker({**spec, "cold_only": True}, threads, effort.timeout) for _ in range(effort.starts)
-    ]
-    if not answers or any("error" in answer for answer in answers):
-        return None
+def _cold_starts(spec: dict[str, Any], threads: int, effort: Effort) -> dict[str, Any]:
+    """Start processes for nothing but the first window; {"error": ...} of the first that fails."""
+    answers = []
+    for _ in range(effort.starts - 1):
+        answers.append(_ask_worker({**spec, "cold_only": True}, threads, effort.timeout))
+        if "error" in answers[-1]:
+            return answers[-1]
+    if not answers:
+        return {}
     parts = {name: median(answer[name] for answer in answers) for name in ("load_ms", "first_ms", "again_ms")}
     return {"total_ms": [answer["total_ms"] for answer in answers], **parts}
+
+
+def with_own_start(cold: dict[str, Any], latency_ms: dict[str, float]) -> dict[str, Any]:
+    """Return the cold starts with that of the timed process, and make `latency_ms` have their median."""
+    totals = [*cold["total_ms"], latency_ms["cold"]]
+    latency_ms["cold"] = median(totals)
+    return {**cold, "total_ms": totals}
 
 
 def _with_busy(facts: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +259,7 @@ def run_all(
     sustained mode of `lasting(jobs)` only: it takes minutes.
     """
     effort = effort or Effort()
-    brief = replace(effort, starts=0, every=None, sustained=None)
+    brief = replace(effort, starts=1, every=None, sustained=None)
     measured = []
     for number, count in enumerate(threads):
         for index, job in enumerate(jobs):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from topokd_bench import device
 from topokd_bench.accuracy import accuracy_fields
-from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode
+from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode, with_own_start
 from topokd_bench.ssh import Agent, clean, plain
 from topokd_bench.timing import NS_PER_MS, Timing, sustained_summary
 from topokd_bench.types import Array
@@ -151,8 +151,7 @@ class Bench:
             states = _state(answer, "before"), _state(answer, "after")
             fields, correct = self._fields(raw, *states, self.tried(candidate.job))
             if cold := self._cold_starts(job):
-                fields["cold"] = cold
-                fields["latency_ms"]["cold"] = median(cold["total_ms"])
+                fields["cold"] = with_own_start(cold, fields["latency_ms"])
             steady = self._row(candidate, fields, correct)
             others = [other_mode(steady.result, mode, each) for mode, each in _modes(raw, job).items()]
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -168,7 +167,7 @@ class Bench:
     def _cold_starts(self, job: dict[str, Any]) -> dict[str, Any] | None:
         """Start fresh processes for nothing but the first window; None when one fails."""
         short = {**job, "cold_only": True, "timeout": self._effort.timeout}
-        answers = [self._run(short)[1] for _ in range(self._effort.starts)]
+        answers = [self._run(short)[1] for _ in range(self._effort.starts - 1)]
         if not answers or any("cold" not in answer for answer in answers):
             return None
         found = [[int(value) / NS_PER_MS for value in answer["cold"]] for answer in answers]

@@ -37,7 +37,7 @@ class BenchResult:
         seconds and asleep between; `sustained`, back to back for minutes.
     cold
         {"total_ms": [of each fresh process], "load_ms": .., "first_ms": .., "again_ms": ..}: medians of
-        import and loading, of the first window, and of loading and first window again with all imported.
+        import and loading, of the first window, and of both again with all imported; the last process apart.
     sustained
         {"minutes": .., "calls": .., "p50_ms", "khz", "temperature_c": [after each tenth of the time],
         "first_ms": .., "last_ms": .., "drift": ..}: medians of the first and last tenth, and the latter over

@@ -34,10 +34,15 @@ def measure(asked: Asked, progress: Progress) -> Outcome:
             before=lambda index, job: progress("bench", index, count, f"{job.pipeline} on {job.runtime}"),
         )
     progress("bench", count, count)
+    unpinned = asked.pin and all(item.result.device.get("pinned_cores") is None for item in measured)
     outcome = Outcome(
         measured,
         plan.subjects,
-        [*plan.notes, *_bench_tables.remarks(measured)],
+        [
+            *plan.notes,
+            *_bench_tables.remarks(measured),
+            *(["--pin: this system cannot keep a process on a core"] if unpinned else []),
+        ],
         cost=int8_cost(measured, plan.held_out.subject),
         hint="topokd-edge doctor lists what is missing",
     )

@@ -17,6 +17,8 @@ _SUSTAINED = ["pipeline", "runtime", "calls", "first p50 ms", "last p50 ms", "dr
 _YARDSTICK = "student.int8"
 _COLD_STEP = 1.1
 """First tenth of the timed calls over the others, above which the warm-up was too short."""
+_SLOWED = 1.1
+"""Last tenth of a sustained run over the first, above which it is remarked on."""
 
 
 def show(name: str, outcome: Outcome, threads: Sequence[int]) -> None:
@@ -145,6 +147,11 @@ def remarks(measured: list[Measured]) -> list[str]:
                 f"{name}: the first tenth of the timed calls took "
                 f"{result.device['first_tenth']:.2f} times the others: not yet warm; "
                 "measure longer with --seconds"
+            )
+        if result.sustained is not None and result.sustained["drift"] > _SLOWED:
+            found.append(
+                f"{name}: slowed to {result.sustained['drift']:.2f} times its first median within "
+                f"{result.sustained['minutes']:g} minutes"
             )
         if result.throttled:
             found.append(f"{name}: the CPU throttled while it was timed")
