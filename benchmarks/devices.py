@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from topokd_bench.documents import merge
+
+from topokd_edge.cli._bench_documents import read_documents
 from topokd_edge.files import write_json, write_text
 from topokd_edge.report import device_map, device_words, numbers, svg
-from topokd_edge.report.bench_files import merge, read_benches
 from topokd_edge.report.device_names import device_name, rank
 from topokd_edge.report.device_rows import row
 
@@ -105,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("results", type=Path, nargs="+")
     asked = parser.parse_args(arguments)
-    documents = [read_benches([path]) for path in asked.results]
+    documents = [read_documents([path]) for path in asked.results]
     bench = merge(documents)
     results, out = bench["results"], asked.out
     mapped = device_map.collect(results)

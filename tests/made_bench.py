@@ -137,7 +137,7 @@ def everywhere() -> dict[str, Any]:
         measured("ssh://pi@watch", {"student.int8": ("litert", 2.3)}, **long),
         measured("browser", browser),
         measured("adb:0A1B", phone, throttled=True),
-        on_wire(),
+        on_wire("Nordic nRF52840"),
         on_core("cortex-m4"),
         on_board("nrf52840"),
         on_board("rp2040", tda_ram=412_000),

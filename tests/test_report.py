@@ -14,6 +14,7 @@ import pytest
 from made_recordings import windows_of
 from typer.testing import CliRunner
 
+from topokd_edge.cli._bench_documents import read_documents
 from topokd_edge.data.windowset import WindowSet
 from topokd_edge.errors import BadInputError, UsageError
 from topokd_edge.evaluate.run_table import evaluate_run
@@ -270,10 +271,9 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    write_json(folder / "bench.json", bench_answer())
     write_json(folder / "export.json", export_answer())
     out = folder / "report.html"
-    write_report(run, out, bench=[folder / "bench.json"], export=folder / "export.json")
+    write_report(run, out, bench=bench_answer(), export=folder / "export.json")
     return out.read_text(encoding="utf-8")
 
 
@@ -416,13 +416,13 @@ def test_an_existing_page_is_refused(run, tmp_path):
 def test_a_damaged_bench_file_is_an_error_not_a_page(run, tmp_path, document):
     write_json(tmp_path / "bench.json", document)
     with pytest.raises(BadInputError):
-        write_report(run, tmp_path / "r.html", bench=[tmp_path / "bench.json"])
+        write_report(run, tmp_path / "r.html", bench=read_documents([tmp_path / "bench.json"]))
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_bench_file_that_was_named_must_exist(run, tmp_path):
+def test_a_bench_file_that_was_named_must_exist(tmp_path):
     with pytest.raises(BadInputError, match="no such file"):
-        write_report(run, tmp_path / "r.html", bench=[tmp_path / "none.json"])
+        read_documents([tmp_path / "none.json"])
 
 
 def test_command_line(run, tmp_path):

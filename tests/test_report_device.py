@@ -12,10 +12,12 @@ import made_bench as made
 import pytest
 from export_cases import make_run as export_run
 from test_report import Page
+from topokd_bench import documents
 from topokd_export.export import export_student
 
+from topokd_edge.cli._bench_documents import read_documents
 from topokd_edge.errors import BadInputError
-from topokd_edge.report import bench_files, device, device_names, device_rows, device_words, inputs, verdict
+from topokd_edge.report import device, device_names, device_rows, device_words, inputs, verdict
 from topokd_edge.report.page import render
 
 FRAME = """{% extends "base.html.j2" %}{% block body %}{% include "device.html.j2" %}{% endblock %}"""
@@ -78,7 +80,7 @@ class TestSentence:
         assert "187 µs (median; 95 % of runs within 262 µs)" in words
 
     def test_a_board_on_a_wire_is_known_by_what_it_says_of_itself(self) -> None:
-        rows = made.on_wire("nrf52840")
+        rows = documents.complete(made.answer(made.on_wire("nrf52840")))["results"]
         words = device_words.lead_sentence(made.answer(rows))
         assert words.startswith("On the Nordic nRF52840 (Cortex-M4 at 64 MHz, measured), the int8 student")
         assert device_names.limits(rows[0]) == {"RAM": 262_144, "flash": 1_048_576}
@@ -194,7 +196,7 @@ class TestSeveralFiles:
             made.measured("local", quick), made.measured("local", quick, threads=2), notes=["b", "c"],
             subjects=["1"], int8_cost={"cost": 0.0}, partial=True,
         )  # fmt: skip
-        both = bench_files.merge([old, new])
+        both = documents.merge([old, new])
         times = [
             (row["pipeline"], row["runtime"], row["threads"], row["latency_ms"]["p50"])
             for row in both["results"]
@@ -217,9 +219,16 @@ class TestSeveralFiles:
         other = made.on_core("cortex-m33")
         for row in other:
             row["self_test"]["bundle"] = "b" * 64
-        both = bench_files.merge([made.answer(made.on_core()), made.answer(other, subjects=["7"])])
+        both = documents.merge([made.answer(made.on_core()), made.answer(other, subjects=["7"])])
         assert any("different held-out subjects, (1, 2) and (7)" in note for note in both["notes"])
         assert any("2 different bundles" in note for note in both["notes"])
+
+    def test_a_refusal_in_words_alone_gets_its_board(self) -> None:
+        row = made.on_board("rp2040", tda_ram=412_000)[0]
+        bare = {**row, "ram_bytes": None, "flash_bytes": None, "device": {}}
+        (whole,) = documents.complete(made.answer([bare]))["results"]
+        assert device_names.misfits(whole) == ["RAM"] and device_names.misfits(bare) == []
+        assert whole["device"]["name"] == "Raspberry Pi RP2040, one core"
 
     def test_every_damaged_file_is_named(self, tmp_path: Path) -> None:
         bad = made.answer(made.measured("local", made.LOCAL))
@@ -230,7 +239,7 @@ class TestSeveralFiles:
         for path, document in zip(paths, texts.values(), strict=True):
             path.write_text(json.dumps(document))
         with pytest.raises(BadInputError) as caught:
-            bench_files.read_benches([*paths, tmp_path / "none.json"])
+            read_documents([*paths, tmp_path / "none.json"])
         words = "\n".join(caught.value.problems)
         for part in ("a.json: no results", "b.json, result 2", "c.json, result 1", "d.json", "none.json"):
             assert part in words

@@ -129,7 +129,7 @@ class TestBars:
 
     def test_the_needs_of_a_refusal_may_be_told_in_words_alone(self) -> None:
         row = made.on_board("rp2040", tda_ram=412_000)[0]
-        bare = {**row, "ram_bytes": None, "flash_bytes": None, "device": {}}
+        bare = {**row, "ram_bytes": None, "flash_bytes": None}
         (ram,) = device_figures.budgets([bare])
         assert "412 kB: too much" in ram.alt
 

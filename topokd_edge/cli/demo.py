@@ -13,7 +13,7 @@ from topokd_edge.cli.bench import bench
 from topokd_edge.cli.data import import_data
 from topokd_edge.cli.evaluate import evaluate
 from topokd_edge.cli.export import export
-from topokd_edge.cli.report import report
+from topokd_edge.cli.report import measured, report
 from topokd_edge.cli.train import train
 from topokd_edge.cli.verify import verify
 from topokd_edge.errors import UsageError
@@ -91,5 +91,5 @@ def _figures(folder: Path) -> tuple[list[dict[str, Any]], str]:
     from topokd_edge.report.verdict import tiles
     from topokd_edge.run import Run
 
-    inputs = read_inputs(Run.open(folder))
+    inputs = read_inputs(Run.open(folder), bench=measured(folder))
     return [asdict(tile) for tile in tiles(inputs)], str(inputs.recipe["note"])

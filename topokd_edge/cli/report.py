@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from topokd_edge.cli import console
 from topokd_edge.errors import UsageError
+
+
+def measured(folder: Path, named: Sequence[Path] = ()) -> dict[str, Any] | None:
+    """Return the named answers of bench as one, or that of the run; None where nothing was measured."""
+    from topokd_edge.cli._bench_documents import read_documents
+
+    own = folder / "bench.json"
+    return read_documents(named or [own]) if named or own.is_file() else None
 
 
 def report(
@@ -45,7 +54,7 @@ def report(
 
     place = out or folder / "report.html"
     bundles = [path for path in more or () if path.is_dir()]
-    bench = [path for path in more or () if not path.is_dir()]
+    named = [path for path in more or () if not path.is_dir()]
     if is_search(folder) and (more or export):
         raise UsageError("bundle, results of bench and --export are for a run; this is a search")
     if len(bundles) + (export is not None) > 1:
@@ -54,7 +63,7 @@ def report(
         )
     if not is_search(folder):
         bundle = bundles[0] if bundles else None
-        run = Run.open(folder)
+        run, bench = Run.open(folder), measured(folder, named)
         missing = write_report(run, place, bench=bench, export=export, bundle=bundle, overwrite=overwrite)
     else:
         missing = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def write_report(
     run: Run,
     out: Path,
     *,
-    bench: Sequence[Path] = (),
+    bench: dict[str, Any] | None = None,
     export: Path | None = None,
     bundle: Path | None = None,
     overwrite: bool = False,
@@ -52,7 +51,7 @@ def write_report(
     out
         The file to write, whole or not at all.
     bench
-        JSON answers of `bench`, merged; none takes `bench.json` of the run, if there.
+        The answer of `bench`, or several as one; None where nothing was measured.
     export, bundle
         The JSON answer of `export`, or the bundle it wrote; None takes `export.json` of the run, if there.
     overwrite

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from topokd_edge.report import figures
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SIGNAL_TEACHER, TOPOLOGY_TEACHER
-
-if TYPE_CHECKING:
-    from topokd_bench.boards import Board
 
 TDA, FLOAT32 = "tda", "student.float32"
 PIPELINES = {
@@ -80,10 +77,7 @@ def spoken(pipeline: str) -> str:
 
 def device_name(entry: dict[str, Any]) -> str:
     """Return what a device is called by its maker; the target itself where that says as much."""
-    board, target = _board(entry), str(entry["target"])
-    if board:
-        return str(board.title)
-    facts = entry.get("device") or {}
+    target, facts = str(entry["target"]), entry.get("device") or {}
     known = next((str(facts[key]) for key in ("name", "board", "model", "cpu") if facts.get(key)), "")
     return target if known.lower() in target.lower() else known
 
@@ -100,8 +94,7 @@ def limits(entry: dict[str, Any]) -> dict[str, int]:
     facts = entry.get("device") or {}
     if facts.get("board_ram_bytes") and facts.get("board_flash_bytes"):
         return {"RAM": int(facts["board_ram_bytes"]), "flash": int(facts["board_flash_bytes"])}
-    board = _board(entry)
-    return {"RAM": board.ram_bytes, "flash": board.flash_bytes} if board else {}
+    return {}
 
 
 def needs(entry: dict[str, Any]) -> dict[str, int]:
@@ -131,13 +124,3 @@ def latency_span(entry: dict[str, Any]) -> tuple[float, float, float]:
     if span:
         return float(span["low"]), float(latency["p50"]), float(span["high"])
     return float(latency["p50"]), float(latency["p50"]), float(latency["p95"])
-
-
-def _board(entry: dict[str, Any]) -> Board | None:
-    """Return what is known of the board that was asked for, or that says it is one on a wire."""
-    from topokd_bench.boards import board_names, open_board
-
-    prefix, _, name = entry["target"].partition(":")
-    if prefix == "serial":
-        name = (entry.get("device") or {}).get("name", "")
-    return open_board(name) if prefix in ("mcu", "serial") and name in board_names() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 from topokd_edge.bundle import Bundle
 from topokd_edge.errors import BadInputError
 from topokd_edge.files import read_json
-from topokd_edge.report.bench_files import read_benches
 from topokd_edge.run import TRAINED, FoldRun, Run
 
 
@@ -58,11 +57,11 @@ class Inputs:
 
 
 def read_inputs(
-    run: Run, *, bench: Sequence[Path] = (), export: Path | None = None, bundle: Path | None = None
+    run: Run, *, bench: dict[str, Any] | None = None, export: Path | None = None, bundle: Path | None = None
 ) -> Inputs:
-    """Read the parts of a report; `bench` and `export` default to the files of that name in the run.
+    """Read the parts of a report; `export` defaults to the file of that name in the run.
 
-    Several answers of `bench` are merged; `bundle` takes the place of the answer of `export` that wrote it.
+    `bundle` takes the place of the answer of `export` that wrote it.
 
     Raises
     ------
@@ -81,7 +80,14 @@ def read_inputs(
         ),
     )
     exported = _exported(folder, export, bundle, missing)
-    measured = _measured(folder, bench, missing)
+    if bench is None:
+        missing.append(
+            Missing(
+                "Latency with and without topology at inference",
+                "nothing was measured on a device",
+                f"topokd-edge bench {folder / 'bundle'} --on local --out {folder / 'bench.json'}",
+            )
+        )
     finished = run.finished()
     recipe_text, recipe = _recipe(folder / "recipe.toml", missing)
     _unfinished(run, recipe, finished, missing)
@@ -94,7 +100,7 @@ def read_inputs(
         recipe_text=recipe_text,
         evaluation=evaluation,
         export=exported,
-        bench=measured,
+        bench=bench,
         finished=finished,
         missing=missing,
     )
@@ -170,21 +176,6 @@ def _exported(
         ),
         required=export is not None,
     )
-
-
-def _measured(folder: Path, bench: Sequence[Path], missing: list[Missing]) -> dict[str, Any] | None:
-    """Return the answers of `bench` as one; None where the run has none and none was named."""
-    own = folder / "bench.json"
-    if bench or own.is_file():
-        return read_benches(bench or [own])
-    missing.append(
-        Missing(
-            "Latency with and without topology at inference",
-            "nothing was measured on a device",
-            f"topokd-edge bench {folder / 'bundle'} --on local --out {own}",
-        )
-    )
-    return None
 
 
 def _recipe(path: Path, missing: list[Missing]) -> tuple[str, dict[str, Any]]:

@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from topokd_bench.result import BenchResult
-
-from topokd_edge.errors import BadInputError
-from topokd_edge.files import read_json
-from topokd_edge.report.device_names import STEADY
+from topokd_bench.boards import board_names, open_board
+from topokd_bench.result import MODES, BenchResult
+from topokd_edge.bundle import BadInputError
 
 
-def read_benches(paths: Sequence[Path]) -> dict[str, Any]:
-    """Read one or more answers of `bench` and merge them.
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document in which every board has its name and memory, also one on a wire."""
+    return {**document, "results": [_with_board(entry) for entry in document["results"]]}
 
-    A later file replaces the results of the same target, pipeline, runtime, threads and mode of an earlier
-    one; what one file says of itself (notes, subjects) is kept of each.
 
-    Raises
-    ------
-    BadInputError
-        When a file does not exist, or is no answer of `bench`; all such files are named.
-    """
-    documents, problems = [], []
-    for path in paths:
-        try:
-            documents.append(_read(path))
-        except BadInputError as error:
-            problems.append(error.message)
-    if problems:
-        raise BadInputError(
-            problems[0] if len(problems) == 1 else "not answers of bench",
-            problems=problems if len(problems) > 1 else (),
-            hint="topokd-edge bench BUNDLE --on TARGET --out FILE.json writes one",
-        )
-    return merge(documents)
+def _with_board(entry: dict[str, Any]) -> dict[str, Any]:
+    prefix, _, name = entry["target"].partition(":")
+    facts = entry.get("device") or {}
+    if prefix == "serial":
+        name = facts.get("name", "")
+    if prefix not in ("mcu", "serial") or name not in board_names():
+        return entry
+    board = open_board(name)
+    known = {"board_ram_bytes": board.ram_bytes, "board_flash_bytes": board.flash_bytes}
+    return {**entry, "device": {**known, "core": board.core, **facts, "name": board.title}}
 
 
 def merge(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return one document; of one document, itself."""
+    """Return answers of `bench` as one; of one, itself.
+
+    A later one replaces the results of the same target, pipeline, runtime, threads and mode of those before;
+    what one says of itself (notes, subjects) is kept of each.
+    """
     if len(documents) == 1:
         return documents[0]
     results: list[dict[str, Any]] = []
@@ -60,20 +52,25 @@ def merge(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    document = read_json(path)
+def check(document: Any, where: str) -> None:
+    """Refuse what `bench` could not have written.
+
+    Raises
+    ------
+    BadInputError
+        When it is no answer of `bench`, or a result has a figure that cannot be; the message names it.
+    """
     if not isinstance(document, dict):
-        raise BadInputError(f"{path}: expected a JSON object, found {type(document).__name__}")
+        raise BadInputError(f"{where}: expected a JSON object, found {type(document).__name__}")
     results = document.get("results")
     if not isinstance(results, list):
-        raise BadInputError(f"{path}: no results of bench in it")
+        raise BadInputError(f"{where}: no results of bench in it")
     for number, entry in enumerate(results, start=1):
         try:
             BenchResult.from_dict(entry)
             _check_accuracy(entry)
         except (TypeError, ValueError, AttributeError) as error:
-            raise BadInputError(f"{path}, result {number}: {error}") from None
-    return document
+            raise BadInputError(f"{where}, result {number}: {error}") from None
 
 
 def _check_accuracy(entry: dict[str, Any]) -> None:
@@ -83,7 +80,7 @@ def _check_accuracy(entry: dict[str, Any]) -> None:
 
 
 def _key(entry: dict[str, Any]) -> tuple[Any, ...]:
-    mode = entry.get("mode") or STEADY
+    mode = entry.get("mode") or MODES[0]
     return (entry["target"], entry["pipeline"], entry["runtime"], entry.get("threads", 1), mode)
 
 
