@@ -113,6 +113,13 @@ def test_the_student_is_proven_timed_and_tried_and_nothing_stays(
     assert answer.document["partial"] is False
 
 
+def test_options_that_do_not_apply_are_named(device: AdbDevice, bench: Any) -> None:
+    answer = bench("adb", "--every", "1", "--threads", "1,2")
+    assert answer.code == 0, answer.err
+    assert any("--every, --threads not measured" in note for note in answer.document["notes"])
+    assert [row["threads"] for row in answer.rows] == [1]
+
+
 def test_nothing_that_was_given_gets_into_a_script(device: AdbDevice, bench: Any) -> None:
     assert bench().code == 0
     scripts = [words[3] for words in device.commands() if words[0] == "-s" and words[2] == "shell"]

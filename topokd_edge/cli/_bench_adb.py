@@ -37,8 +37,10 @@ def measure(asked: Asked, targets: Sequence[str], progress: Progress) -> Outcome
     job = _job(asked.bundle)
     for target in targets:
         _measure_one(asked, target, job, held_out, found, progress)
-        if asked.every is not None:
-            found.notes.append(f"{target}: --every was not measured: the C program does not pause")
+        if left_out := _left_out(asked):
+            found.notes.append(
+                f"{target}: {left_out} not measured: the C program has one thread and no pauses"
+            )
     found.notes += [
         f"{target}: {text}"
         for target, items in found.by_target().items()
@@ -67,6 +69,12 @@ def _measure_one(
         found.ended.append(ended)
         found.notes.append(f"{target}: partial: {ended.message}; it was timed before")
     progress(target, 2, 2)
+
+
+def _left_out(asked: Asked) -> str:
+    """Return the options that were given and do not apply."""
+    given = {"--every": asked.every is not None, "--pin": asked.pin, "--threads": asked.threads != (1,)}
+    return ", ".join(name for name, is_given in given.items() if is_given)
 
 
 def _job(bundle: Bundle) -> Job:
