@@ -22,6 +22,7 @@ from topokd_bench.serial import link, port
 from topokd_bench.serial.board import Board
 from topokd_bench.serial.port import Port, VanishedError, parse_target
 from topokd_export.c.boards import BOARD_PORTS, BoardImage, build_board, open_port
+from topokd_export.c.integer_graph import Conv
 from topokd_export.export import export_student
 
 from topokd_edge.bundle import Bundle
@@ -187,7 +188,7 @@ def test_a_wrong_weight_on_the_board_names_the_layer(
     made: tuple[Path, Path], flashed: BoardImage, command: Any
 ) -> None:
     graph = graph_of(Bundle.open(made[0]).model_path("tflite", "int8").read_bytes())
-    index = next(i for i, layer in enumerate(graph.layers) if i > 3 and hasattr(layer, "weight"))
+    index = next(i for i, layer in enumerate(graph.layers) if i > 3 and isinstance(layer, Conv))
     content = np.asarray(graph.layers[index].weight).astype(np.int8).tobytes()  # type: ignore[union-attr]
     binary = bytearray(flashed.files["bin"])
     pieces = (content[at : at + 8] for at in range(0, len(content), 4))
