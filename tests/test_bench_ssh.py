@@ -19,7 +19,7 @@ import pytest
 from export_cases import make_run
 from sshd_device import SshDevice
 from topokd_bench import agent
-from topokd_bench.remote import _throttled
+from topokd_bench.remote_states import throttled
 from topokd_bench.result import BenchResult
 from topokd_bench.ssh import parse_address
 from topokd_export.c import linux
@@ -427,7 +427,7 @@ def test_the_agent_refuses_what_arrives_otherwise_and_names_outside_its_folder(t
     ],
 )
 def test_throttling(before: dict[str, int], after: dict[str, int], expected: bool | None) -> None:
-    assert _throttled(before, after) is expected
+    assert throttled(before, after) is expected
 
 
 # --- threads, pauses, minutes

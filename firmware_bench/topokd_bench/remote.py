@@ -13,17 +13,22 @@ import numpy.typing as npt
 from topokd_bench import device
 from topokd_bench.accuracy import accuracy_fields
 from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode, with_own_start
-from topokd_bench.ssh import Agent, clean, plain
-from topokd_bench.timing import NS_PER_MS, Timing, sustained_summary
+from topokd_bench.remote_states import (
+    both_states,
+    modes,
+    share,
+    state_of,
+    throttled,
+    timing_of,
+    under_voltage,
+)
+from topokd_bench.ssh import Agent, clean
+from topokd_bench.timing import NS_PER_MS
 from topokd_bench.types import Array
 from topokd_bench.windows import TIMING_WINDOWS, HeldOut
 
 MOST_BYTES = 32 << 20
 """Held-out windows sent to a device, evenly spread where there are more."""
-_UNDER_VOLTAGE, _THROTTLED_NOW = 0x1, 0xE
-_SINCE_BOOT = 16
-"""Bits of `vcgencmd get_throttled` (Raspberry Pi documentation, vcgencmd): 0 under-voltage, 1 clock capped, 2
-throttled, 3 soft temperature limit; the same 16 higher for since boot."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +153,12 @@ class Bench:
             fields: dict[str, Any] = {"error": f"self-test failed: {clean(str(raw['mismatch']))}"}
             return [self._row(candidate, fields, {})], ""
         try:
-            states = _state(answer, "before"), _state(answer, "after")
+            states = state_of(answer, "before"), state_of(answer, "after")
             fields, correct = self._fields(raw, *states, self.tried(candidate.job))
             if cold := self._cold_starts(job):
                 fields["cold"] = with_own_start(cold, fields["latency_ms"])
             steady = self._row(candidate, fields, correct)
-            others = [other_mode(steady.result, mode, each) for mode, each in _modes(raw, job).items()]
+            others = [other_mode(steady.result, mode, each) for mode, each in modes(raw, job).items()]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             nonsense = {"error": f"the device answered nonsense ({type(error).__name__}: {error})"}
             return [self._row(candidate, nonsense, {})], ""
@@ -181,7 +186,9 @@ class Bench:
         for threads in self._threads[1:] if candidate.runtime != "c" else ():
             answer, raw = self._run({**self._job(candidate, threads), "windows": "", "paced": None})
             try:
-                fields, _ = self._fields(raw, _state(answer, "before"), _state(answer, "after"), self.chosen)
+                fields, _ = self._fields(
+                    raw, state_of(answer, "before"), state_of(answer, "after"), self.chosen
+                )
             except (KeyError, TypeError, ValueError, IndexError):
                 fields = {"error": clean(str(raw.get("error", "the device answered nonsense")))}
             found.append(self._row(candidate, fields, {}, threads))
@@ -260,8 +267,8 @@ class Bench:
         tried: npt.NDArray[np.int64],
     ) -> tuple[dict[str, Any], dict[int, bool]]:
         """Turn what an agent counted into fields of `BenchResult`."""
-        timing = _timing(raw["ns"], self._effort.warmup)
-        cpu, others = _share(raw["cpu_share"]), _share(raw["others_share"])
+        timing = timing_of(raw["ns"], self._effort.warmup)
+        cpu, others = share(raw["cpu_share"]), share(raw["others_share"])
         facts = {
             **self._agent.facts,
             "latency_drift": timing.drift(),
@@ -270,10 +277,8 @@ class Bench:
             "cpu_share": cpu,
             "others_share": others,
             "busy": device.is_busy(others, cpu),
-            "under_voltage": _bits(after, _UNDER_VOLTAGE),
-            **{
-                f"{name}_{when}": state.get(name) for name in _STATES for when, state in _times(before, after)
-            },
+            "under_voltage": under_voltage(after),
+            **both_states(before, after),
         }
         fields: dict[str, Any] = {
             "latency_ms": {**timing.percentiles_ms(), "cold": int(raw["cold_ns"]) / NS_PER_MS},
@@ -281,7 +286,7 @@ class Bench:
             "warmup": timing.warmup,
             "ram_bytes": _bytes(raw["ram_bytes"]),
             "ram_baseline_bytes": _bytes(raw["ram_baseline_bytes"]),
-            "throttled": _throttled(before, after),
+            "throttled": throttled(before, after),
             "versions": {str(name): clean(str(value)) for name, value in raw["versions"].items()},
             "self_test": {"vectors": int(raw["vectors"]), "bundle": self._digest},
             "device": facts,
@@ -292,79 +297,6 @@ class Bench:
             fields |= accuracy_fields(self._held_out.subject, tried, right)
             correct = {int(index): bool(yes) for index, yes in zip(tried, right, strict=True)}
         return fields, correct
-
-
-_STATES = ("khz", "temperature_c", "load", "get_throttled")
-
-
-def _modes(raw: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return by mode what an agent measured otherwise than back to back for a moment."""
-    found = {}
-    if "paced" in raw:
-        timing = _timing(raw["paced"]["ns"], 0)
-        signs = {"every_s": job["paced"]["every"], "others_share": _share(raw["paced"]["others_share"])}
-        found["duty-cycled"] = _mode_fields(timing, raw["paced"]["before"], raw["paced"]["after"], signs)
-    if "sustained" in raw:
-        own = raw["sustained"]
-        timing = _timing(own["ns"], 0)
-        medians = [int(each["p50_ns"]) / NS_PER_MS for each in own["slices"]]
-        states = [_state(each, "state") for each in own["slices"]]
-        fields = _mode_fields(timing, own["before"], own["slices"][-1]["state"], {})
-        calls = [int(each["calls"]) for each in own["slices"]]
-        fields["runs"] = calls[-1]
-        fields["sustained"] = sustained_summary(job["sustained"], sum(calls), medians, states)
-        found["sustained"] = fields
-    return found
-
-
-def _mode_fields(timing: Timing, before: Any, after: Any, signs: Mapping[str, Any]) -> dict[str, Any]:
-    first, last = _state({"state": before}, "state"), _state({"state": after}, "state")
-    states = {f"{name}_{when}": state.get(name) for name in _STATES for when, state in _times(first, last)}
-    return {
-        "latency_ms": timing.percentiles_ms(),
-        "runs": timing.runs,
-        "warmup": timing.warmup,
-        "throttled": _throttled(first, last),
-        "device": {**signs, **states, "cpu_share": None},
-    }
-
-
-def _timing(ns: Any, warmup: int) -> Timing:
-    times = np.array(ns, dtype=np.int64)
-    if times.ndim != 1 or not len(times) or times.min() < 0:
-        raise ValueError("no times")
-    return Timing(times, warmup)
-
-
-def _times(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [("before", before), ("after", after)]
-
-
-def _state(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return the state before or after a run; what is not a number is None."""
-    return {
-        name: value if isinstance(value, int | float) else None
-        for name, value in plain(answer.get(key)).items()
-    }
-
-
-def _bits(state: Mapping[str, Any], mask: int) -> bool | None:
-    value = state.get("get_throttled")
-    return bool(value & (mask | mask << _SINCE_BOOT)) if isinstance(value, int) else None
-
-
-def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool | None:
-    """Tell whether the device throttled: now, or newly since boot; else whether the kernel counted more."""
-    first, last = before.get("get_throttled"), after.get("get_throttled")
-    if isinstance(first, int) and isinstance(last, int):
-        news = last & ~first & _THROTTLED_NOW << _SINCE_BOOT
-        return bool(news or (first | last) & _THROTTLED_NOW)
-    first, last = before.get("throttle_count"), after.get("throttle_count")
-    return None if first is None or last is None else bool(last > first)
-
-
-def _share(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _bytes(value: Any) -> int | None:
