@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topokd_edge.cli import main
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 SSH = shutil.which("ssh")
@@ -127,3 +133,36 @@ def _children(pid: int) -> list[int]:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def package(folder: Path, name: str, code: str) -> None:
+    """Put a module into the device's Python, in front of the real one."""
+    path = folder / "site" / Path(*name.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "." in name:
+        (path.parent / "__init__.py").touch()
+    path.write_text(code)
+
+
+def arguments(made: tuple[Path, Path], target: str, *more: str) -> list[str]:
+    bundle, run = (str(path) for path in made)
+    return ["bench", bundle, "--on", target, "--run", run, "--seconds", "0.02", "--windows", "40", *more]
+
+
+class Answer:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.err = code, err
+        self.document: dict[str, Any] = json.loads(out) if out else {}
+        self.rows = {row["pipeline"]: row for row in self.document.get("results", [])}
+
+
+def run_bench(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Answer:
+    """Call the command in this process and read its JSON."""
+    monkeypatch.setattr(sys, "argv", ["topokd-edge", *words, "--json"])
+    try:
+        code = main()
+    except SystemExit as ended:
+        code = ended.code
+    return Answer(int(code or 0), *capsys.readouterr())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -17,17 +18,14 @@ from typing import Any
 
 import pytest
 from export_cases import make_run
-from sshd_device import SshDevice
+from sshd_device import Answer, SshDevice, arguments, package, run_bench
 from topokd_bench import agent
 from topokd_bench.remote_states import throttled
 from topokd_bench.result import BenchResult
 from topokd_bench.ssh import parse_address
-from topokd_export.c import linux
-from topokd_export.c.host import find_compiler
 from topokd_export.export import export_student
 
 from topokd_edge.bundle import Bundle
-from topokd_edge.cli import main
 from topokd_edge.cli._bench_ssh import wheels_for
 
 REAL_PYTHON = f'exec {sys.executable} "$@"'
@@ -50,27 +48,6 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshDevic
     made.close()
 
 
-def package(folder: Path, name: str, code: str) -> None:
-    """Put a module into the device's Python, in front of the real one."""
-    path = folder / "site" / Path(*name.split(".")).with_suffix(".py")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if "." in name:
-        (path.parent / "__init__.py").touch()
-    path.write_text(code)
-
-
-def arguments(made: tuple[Path, Path], target: str, *more: str) -> list[str]:
-    bundle, run = (str(path) for path in made)
-    return ["bench", bundle, "--on", target, "--run", run, "--seconds", "0.02", "--windows", "40", *more]
-
-
-class Answer:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.err = code, err
-        self.document: dict[str, Any] = json.loads(out) if out else {}
-        self.rows = {row["pipeline"]: row for row in self.document.get("results", [])}
-
-
 @pytest.fixture
 def bench(
     made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -79,12 +56,7 @@ def bench(
     monkeypatch.setattr("topokd_edge.cli.bench._verify", lambda bundle: [])
 
     def call(target: str, *more: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["topokd-edge", *arguments(made, target, "--json", *more)])
-        try:
-            code = main()
-        except SystemExit as ended:
-            code = ended.code
-        return Answer(int(code or 0), *capsys.readouterr())
+        return run_bench(arguments(made, target, *more), monkeypatch, capsys)
 
     return call
 
@@ -129,41 +101,20 @@ def test_an_illegal_instruction_costs_a_runtime_and_not_the_bench(
     assert not (device.folder / ".cache").exists()  # ONNX Runtime's reports to its maker are off
 
 
-def test_without_numpy_the_c_student_answers_and_the_rest_says_what_is_missing(
+def test_without_a_runtime_and_without_c_the_rows_say_what_is_missing(
     device: SshDevice, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package(tmp_path, "numpy", "raise ImportError('no numpy here')\n")
-    monkeypatch.setattr(linux, "compiler_for", lambda machine: find_compiler())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     answer = bench(device.url)
-    assert answer.code == 0, answer.err
-    row = answer.rows["student.int8"]
-    assert (row["runtime"], row["accuracy"], row["windows"]) == ("c", 1.0, 40)
-    assert row["self_test"]["vectors"] == 16 and row["runs"] >= 50
-    assert row["model_bytes"] > 50_000 and 0 < row["ram_bytes"] < 20e6
-    why = answer.rows["student.float32"]["error"]
-    assert why == "litert, tflite-runtime, onnxruntime: not on the device (no numpy here)"
-    assert any("what ran is C: for a runtime: pip install" in note for note in answer.document["notes"])
+    assert answer.code == 5
+    for row in answer.rows.values():
+        assert row["error"].startswith(
+            "litert, tflite-runtime, onnxruntime: not on the device (no numpy here); c: "
+        )
+        assert "needs the package ziglang" in row["error"]
+    assert any("to have one: pip install ai-edge-litert" in note for note in answer.document["notes"])
     assert device.leftovers() == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("machine", linux.MACHINES)
-def test_ziglang_builds_the_c_for_every_machine(made: tuple[Path, Path], machine: str) -> None:
-    from topokd_export.c.tflite_reader import read_integer_graph
-    from topokd_export.c.writer import app_numbers
-
-    bundle = Bundle.open(made[0])
-    graph = read_integer_graph(bundle.model_path("tflite", "int8").read_bytes())
-    program = linux.linux_program(graph, app_numbers(bundle.manifest), machine)
-    elf = {
-        "aarch64": 183,
-        "armv7l": 40,
-        "armv8l": 40,
-        "armv6l": 40,
-        "x86_64": 62,
-        "riscv64": 243,
-    }  # e_machine of ELF
-    assert program[:4] == b"\x7fELF" and int.from_bytes(program[18:20], "little") == elf[machine]
 
 
 def test_a_wrong_answer_is_a_failure_and_no_other_runtime_hides_it(
@@ -333,8 +284,8 @@ def test_a_device_that_answers_nonsense(
     [
         ("aarch64", "3.13.5", "ai-edge-litert"),
         ("armv7l", "3.11.2", "tflite-runtime==2.14.0"),
-        ("armv7l", "3.13.5", "no wheel of a runtime for Python 3.13.5"),
-        ("armv6l", "3.11.2", "no wheel of a runtime for armv6l"),
+        ("armv7l", "3.13.5", "no wheel of one for Python 3.13.5"),
+        ("armv6l", "3.11.2", "no wheel of one for armv6l"),
     ],
 )
 def test_a_device_is_told_what_there_is_for_it(machine: str, python: str, said: str) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from topokd_bench.local import Job
+from topokd_bench.pipelines import TDA, load
 from topokd_bench.remote import Candidate, Proof
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle, open_model, quantise_input
+from topokd_edge.cli._bench_plan import REFERENCE_WINDOWS
 from topokd_edge.errors import TopokdError
 from topokd_edge.student import AGREEMENT
+from topokd_edge.topology.params import ImageParams
+
+if TYPE_CHECKING:
+    from topokd_export.c.float_writer import FloatPipeline
 
 RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "c")
 """In the order they are tried."""
@@ -30,11 +37,19 @@ def candidates(
             if job.runtime == wanted:
                 yield _model(bundle, job, runtime, held_out)
     for job in jobs:
-        if job.pipeline == "student.int8" and job.runtime == "litert":
+        build = _building(job)
+        if build is not None:
             try:
-                yield c_candidate(bundle, job, machine, held_out)
+                yield build(bundle, job, machine, held_out)
             except TopokdError as error:
                 notes.append(f"c: {error.message}")
+
+
+def _building(job: Job) -> Callable[[Bundle, Job, str, HeldOut], Candidate] | None:
+    """Return what builds the C of a job: one file of each pipeline is what it is made from."""
+    if job.pipeline == "student.int8":
+        return c_candidate if job.runtime == "litert" else None
+    return float_candidate if Path(str(job.args["path"])).suffix == ".onnx" else None
 
 
 def _channels(job: Job, held_out: HeldOut) -> list[int]:
@@ -97,3 +112,32 @@ def c_candidate(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Ca
     proof = Proof(levels, expected, tolerance, 1.0, scale, zero_point)
     own = replace(job, runtime="c", model_bytes=len(program))
     return Candidate(own, "c", program, _channels(job, held_out), proof)
+
+
+def float_candidate(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Candidate:
+    """Build a float pipeline as C; to raw windows it must answer as the pipeline does on this machine."""
+    from topokd_export.c.linux import pipeline_program
+    from topokd_export.verify import FLOAT_TOLERANCE
+
+    channels = _channels(job, held_out)
+    program = pipeline_program(_float_pipeline(job, held_out), machine)
+    raw = np.asarray(held_out.x[held_out.spread(_TEACHER_VECTORS)])
+    expected = load(job.factory, job.args).run(raw)
+    tolerance = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    proof = Proof(np.moveaxis(raw.take(channels, axis=1), 1, 2), expected, tolerance, 1.0)
+    windows = min(REFERENCE_WINDOWS, job.accuracy_windows or REFERENCE_WINDOWS)
+    own = replace(job, runtime="c", model_bytes=len(program), accuracy_windows=windows)
+    return Candidate(own, "c", program, channels, proof, "logits")
+
+
+def _float_pipeline(job: Job, held_out: HeldOut) -> FloatPipeline:
+    from topokd_export.c.float_writer import signal_pipeline, topology_pipeline
+
+    onnx = Path(str(job.args["path"])).read_bytes()
+    if job.factory != TDA:
+        return signal_pipeline(onnx, job.args["mean"], job.args["std"])
+    fitted = job.args["preprocessing"]
+    params = ImageParams.from_dict(fitted["topology"])
+    return topology_pipeline(
+        onnx, params, held_out.x.shape[2], fitted["image"]["mean"], fitted["image"]["std"]
+    )

@@ -43,7 +43,9 @@ def measure(asked: Asked, targets: Sequence[str], progress: Progress) -> Outcome
         plan = make_plan(bundle, run, Path(folder), windows=asked.windows)
         found.subjects = plan.subjects
         found.notes += [note for note in plan.notes if not note.startswith("ripser+persim")]
-        jobs = [job for job in plan.jobs if job.factory != TDA]
+        jobs = [job for job in plan.jobs if job.args.get("backend") != "reference"]
+        if len(jobs) < len(plan.jobs) and not any(job.factory == TDA for job in jobs):
+            found.notes.append("tda was left out: there is no C for images of loops")
         for target in targets:
             _measure_one(asked, target, plan, jobs, found, progress)
     found.notes += _remarks(found)
@@ -84,10 +86,6 @@ def _measure_one(
                 effort=effort_of(asked),
                 windows=asked.windows,
             )
-            if plan.held_out.y is not None and len(bench.chosen) < len(plan.held_out.x):
-                found.notes.append(
-                    f"{target}: tried on {len(bench.chosen)} of {len(plan.held_out.x)} held-out windows"
-                )
             for index, pipeline in enumerate(pipelines):
                 progress(target, index, len(pipelines), pipeline)
                 own = [job for job in jobs if job.pipeline == pipeline]
@@ -97,8 +95,7 @@ def _measure_one(
                 found.measured += results
                 found.notes += [f"{target}: {pipeline}: {note}" for note in notes]
                 done.add(pipeline)
-            if {item.result.runtime for item in found.by_target()[target] if not item.result.error} == {"c"}:
-                found.notes.append(f"{target}: what ran is C: {wheels_for(agent.facts)}")
+            found.notes += _about(target, found.by_target()[target], bench, plan.held_out, agent.facts)
     except DeviceError as error:
         if not done:
             raise
@@ -109,6 +106,21 @@ def _measure_one(
             f"{target}: partial: {error.message}; not measured: {', '.join(rest) or 'nothing'}"
         )
     progress(target, len(pipelines), len(pipelines))
+
+
+def _about(
+    target: str, items: list[Measured], bench: Bench, held_out: HeldOut, facts: dict[str, Any]
+) -> list[str]:
+    """Return on how many windows pipelines were tried, and that a device has no runtime."""
+    notes, count = [], len(held_out.x)
+    if held_out.y is not None and len(bench.chosen) < count:
+        notes.append(f"{target}: tried on {len(bench.chosen)} of {count} held-out windows")
+    few = {item.result.windows for item in items} & set(range(1, len(bench.chosen)))
+    if few:
+        notes.append(f"{target}: float pipelines in C were tried on {min(few)} of {count} held-out windows")
+    if {item.result.runtime for item in items if not item.result.error} <= {"c"}:
+        notes.append(f"{target}: no runtime for model files works there; {wheels_for(facts)}")
+    return notes
 
 
 def _missed(target: str, pipeline: str, why: str, threads: int) -> Measured:
@@ -146,12 +158,12 @@ def wheels_for(facts: dict[str, Any]) -> str:
     """
     machine, python = str(facts.get("machine")), str(facts.get("python"))
     if machine in ("aarch64", "x86_64"):
-        return "for a runtime: pip install ai-edge-litert"
+        return "to have one: pip install ai-edge-litert"
     if machine not in ("armv7l", "armv8l"):
-        return f"PyPI has no wheel of a runtime for {machine}"
+        return f"PyPI has no wheel of one for {machine}"
     if python.startswith(("3.9.", "3.10.", "3.11.")):
         return (
-            "for a runtime: apt install python3-numpy, pip install tflite-runtime==2.14.0 "
+            "to have one: apt install python3-numpy, pip install tflite-runtime==2.14.0 "
             "(needs glibc 2.34, as Raspberry Pi OS 12 has)"
         )
-    return f"PyPI has no wheel of a runtime for Python {python} on {machine}"
+    return f"PyPI has no wheel of one for Python {python} on {machine}"
