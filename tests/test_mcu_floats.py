@@ -20,6 +20,7 @@ from topokd_export.c.cycles import cycles
 from topokd_export.c.firmware import FLOAT_APP, build_firmware
 from topokd_export.c.float_host import EXACT
 from topokd_export.c.float_on_core import FloatOnCore
+from topokd_export.c.float_on_m55 import pipeline_on
 from topokd_export.c.float_writer import FloatPipeline, signal_pipeline
 from topokd_export.export import export_student
 
@@ -28,10 +29,19 @@ from topokd_edge.models.wrn import WRNSpec
 from topokd_edge.topology.image import persistence_images
 
 SPEC = WRNSpec(1, 10, 1, 2, 4)
-EMULATED = [name for name, core in CORES.items() if core.emulator]
+NO_QEMU = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="qemu-system-arm is not installed")
 every_core = pytest.mark.parametrize(
     "core",
-    [pytest.param(name, marks=() if name == "cortex-m4" else pytest.mark.slow) for name in EMULATED],
+    [
+        pytest.param(
+            name,
+            marks=[
+                *([pytest.mark.slow] if name != "cortex-m4" else []),
+                *([] if core.emulator else [NO_QEMU]),
+            ],
+        )
+        for name, core in CORES.items()
+    ],
 )
 PIPELINES = ["tda", "teacher.signal", "student.float32", "student.int8"]
 
@@ -56,7 +66,7 @@ def teacher() -> tuple[FloatPipeline, np.ndarray, np.ndarray]:
 @every_core
 def test_a_core_gives_the_bits_of_the_same_c_here(core: str) -> None:
     for pipeline, x, expected in (student(), teacher()):
-        there = FloatOnCore(pipeline, core)
+        there = pipeline_on(pipeline, core)
         firmware = there.build()
         counts = there.prove(x, expected)
         assert (counts.windows, counts.proven) == (1, len(x))
@@ -66,7 +76,7 @@ def test_a_core_gives_the_bits_of_the_same_c_here(core: str) -> None:
         assert counts.cycles[0] <= counts.cycles[1] < 2.5 * counts.instructions
         assert 0 < firmware.flash_bytes - there.needs.flash_bytes < 32_000
         assert there.classify(x).tolist() == expected.argmax(axis=1).tolist()
-        assert there.kernel == ("FPU" if core in ("cortex-m4", "cortex-m7", "cortex-m33") else "soft-float")
+        assert there.kernel == ("FPU" if core[-2:] in ("m4", "m7", "33", "55") else "soft-float")
 
 
 def test_an_fpu_is_used_where_there_is_one() -> None:

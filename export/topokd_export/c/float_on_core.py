@@ -104,12 +104,7 @@ class FloatOnCore:
         for index in range(counted):
             samples = np.moveaxis(windows[index], 0, 1)
             execution = run_firmware(firmware, samples, self.pipeline.classes, answer=np.float32)
-            if execution.logits.tobytes() != logits[index].tobytes():
-                raise CheckFailedError(
-                    f"{self.core}: window {index}: logits {execution.logits.tolist()}, the same C gives "
-                    f"{logits[index].tolist()} on this machine",
-                    hint="the compiler or the library of floats is at fault",
-                )
+            self._compare_bits(index, execution.logits, logits[index])
             executions.append(execution)
         spans = [cycles(execution, self.core) for execution in executions]
         totals = [execution.instructions for execution in executions]
@@ -136,6 +131,16 @@ class FloatOnCore:
         if self._host is None:
             self._host = HostPipeline(self.pipeline, files=self._files)
         return self._host
+
+    def _compare_bits(
+        self, index: int, found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32]
+    ) -> None:
+        if found.tobytes() != wanted.tobytes():
+            raise CheckFailedError(
+                f"{self.core}: window {index}: logits {found.tolist()}, the same C gives "
+                f"{wanted.tolist()} on this machine",
+                hint="the compiler or the library of floats is at fault",
+            )
 
     def _compare(self, logits: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
         scale = np.abs(expected).max(axis=1, keepdims=True)

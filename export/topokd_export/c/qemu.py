@@ -10,10 +10,11 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,16 +43,16 @@ class Found:
     Attributes
     ----------
     logits
-        int8 (classes,).
+        (classes,): int8, of a float pipeline float32.
     instructions, layer_instructions
         From raw samples to logits, and of each layer.
     checksums
-        Of every layer's output.
+        Of every layer's output; a float pipeline has none.
     stack_bytes
         The deepest the stack has been, some 300 bytes of the program around it included.
     """
 
-    logits: npt.NDArray[np.int8]
+    logits: npt.NDArray[Any]
     instructions: int
     layer_instructions: tuple[int, ...]
     checksums: tuple[int, ...]
@@ -79,9 +80,12 @@ def run_in_qemu(
     core: str,
     layers: int,
     classes: int,
+    answer: npt.DTypeLike = np.int8,
     timeout: float = TIMEOUT_S,
 ) -> list[Found]:
     """Run raw windows, float32 (n, length, channels), through a program of `build_for_qemu`.
+
+    `answer` is the type of a logit.
 
     Raises
     ------
@@ -113,14 +117,16 @@ def run_in_qemu(
             raise DeviceError(f"QEMU did not end within {timeout:g} s and was stopped") from None
         answers = (folder / "found.bin").read_bytes() if (folder / "found.bin").is_file() else b""
         said = child.stderr.decode("utf-8", "replace").strip().splitlines()
-    record = struct.Struct(f"<i2I{layers}I{layers}I{classes}b{-classes % 4}x")
+    kind = np.dtype(answer)
+    padding = -classes * kind.itemsize % 4
+    record = struct.Struct(f"<i2I{layers}I{layers}I{classes}{kind.char}{padding}x")
     if child.returncode != 0 or len(answers) != record.size * len(windows):
         raise CheckFailedError(
             f"the student ended with status {child.returncode} on the emulated {core} after "
             f"{len(answers) // record.size} of {len(windows)} windows",
             problems=said[-3:],
         )
-    return [_found(values, layers, per_tick) for values in record.iter_unpack(answers)]
+    return [_found(values, layers, per_tick, kind) for values in record.iter_unpack(answers)]
 
 
 def build_for_qemu(
@@ -145,13 +151,43 @@ def build_for_qemu(
     )
 
 
-def _found(values: tuple[int, ...], layers: int, per_tick: float) -> Found:
+def build_pipeline_for_qemu(
+    files: Mapping[str, str],
+    sources: Sequence[str],
+    core: str,
+    flags: tuple[str, ...],
+    compiler: Compiler = "zig",
+) -> bytes:
+    """Do the same with a float pipeline, whose weights may need more room than there is beside the code.
+
+    Raises
+    ------
+    MissingError, CheckFailedError
+        As `build_firmware`.
+    """
+    port = resources.files("topokd_export.c") / "emulation"
+    script = (port / "mps3.ld").read_text("utf-8")
+    apart = script.replace(" *(.rodata*) }", " }\n  .rodata 0x01000000 : { *(.rodata*) }")
+    extra = {"mps3.c": (port / "mps3.c").read_text("utf-8"), "mps3.ld": apart}
+    watched = ("-DBENCH_PIPELINE", "-DPIPELINE_WATCHED")
+    return link(
+        {**files, **extra},
+        core,
+        (*flags, *watched, "-Wl,-T,mps3.ld"),
+        ("mps3.c", *sources),
+        compiler,
+        placed=True,
+        fpu=True,
+    )
+
+
+def _found(values: tuple[Any, ...], layers: int, per_tick: float, kind: np.dtype[Any]) -> Found:
     status, ticks, stack = values[:3]
     if status != 0:
         raise CheckFailedError(f"the student answered {status} in QEMU")
     per_layer = values[3 : 3 + layers]
     return Found(
-        np.array(values[3 + 2 * layers :], dtype=np.int8),
+        np.array(values[3 + 2 * layers :], dtype=kind),
         round(ticks * per_tick),
         tuple(round(value * per_tick) for value in per_layer),
         tuple(values[3 + layers : 3 + 2 * layers]),

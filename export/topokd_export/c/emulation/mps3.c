@@ -1,15 +1,31 @@
 /* Runs the windows of a file on QEMU's mps3-an547 or an mps2 board and writes what it found, by semihosting.
  *
- * The kernels are wrapped by the linker, so that every layer can be timed by SysTick and its output hashed.
+ * The kernels of a student are wrapped by the linker, so that every layer can be timed by SysTick and its output
+ * hashed. A float pipeline (BENCH_PIPELINE, PIPELINE_WATCHED) says itself when a layer is done.
  */
 #include <stddef.h>
 
+#ifdef BENCH_PIPELINE
+#include "pipeline.h"
+#define LAYERS PIPELINE_LAYERS
+#define CLASSES PIPELINE_CLASSES
+#define VALUES (PIPELINE_LENGTH * PIPELINE_CHANNELS)
+typedef float logit;
+static pipeline_t pipeline;
+#else
 #include "student.h"
+#define LAYERS STUDENT_LAYERS
+#define CLASSES STUDENT_CLASSES
+#define VALUES (STUDENT_LENGTH * STUDENT_CHANNELS)
+typedef int8_t logit;
+static student_t student;
+#endif
 
 #define STACK_TOP 0x20040000U
 #define STACK_BYTES 0x4000U
 #define PAINT 0xA5A5A5A5U
 #define TICKS 0xFFFFFFU
+#define WRAPPED 0x10000U
 
 enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT = 0x18 };
 
@@ -20,14 +36,15 @@ static struct {
     int32_t status;
     uint32_t ticks;
     uint32_t stack_bytes;
-    uint32_t layer_ticks[STUDENT_LAYERS];
-    uint32_t checksums[STUDENT_LAYERS];
-    int8_t logits[STUDENT_CLASSES];
+    uint32_t layer_ticks[LAYERS];
+    uint32_t checksums[LAYERS]; /* of a student */
+    logit logits[CLASSES];
 } found;
 
-static student_t student;
-static float samples[STUDENT_LENGTH * STUDENT_CHANNELS];
+static float samples[VALUES];
+#ifndef BENCH_PIPELINE
 static int32_t layer;
+#endif
 static int32_t watching;
 
 static uint32_t host(uint32_t operation, const void *arguments)
@@ -55,6 +72,25 @@ static uint32_t now(void)
 {
     return TICKS - systick[2];
 }
+
+#ifdef BENCH_PIPELINE
+
+static uint32_t begun;
+
+void pipeline_done(int32_t layer)
+{
+    if ((watching != 0) && (layer >= 0)) {
+        found.layer_ticks[layer] = now() - begun;
+    }
+    begun = now();
+}
+
+static int32_t classify(void)
+{
+    return (int32_t)pipeline_classify(&pipeline, samples, found.logits);
+}
+
+#else
 
 static uint32_t layer_begins(void)
 {
@@ -84,6 +120,8 @@ static int32_t classify(void)
     return (status == STUDENT_WINDOW) ? (int32_t)student_classify(&student, found.logits, &label) : -100;
 }
 
+#endif
+
 /* Paint the stack below this frame, run, and see how deep the paint is gone. */
 static __attribute__((__noinline__)) void measure(void)
 {
@@ -102,6 +140,12 @@ static __attribute__((__noinline__)) void measure(void)
         /* untouched */
     }
     found.stack_bytes = STACK_TOP - (STACK_TOP - STACK_BYTES + (4U * at));
+#ifdef BENCH_PIPELINE
+    if ((systick[0] & WRAPPED) != 0U) {
+        found.status = -200; /* more than the counter can hold */
+    }
+    systick[2] = 0U;
+#endif
     watching = 1;
     found.status |= classify();
 }

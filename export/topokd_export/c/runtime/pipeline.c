@@ -40,6 +40,7 @@ pipeline_status pipeline_run(pipeline_t *pipeline, float logits[PIPELINE_CLASSES
     if (pipeline->filled != PIPELINE_LENGTH) {
         return PIPELINE_NO_WINDOW;
     }
+    PIPELINE_DONE(-1);
 @CALLS@
     return PIPELINE_OK;
 }

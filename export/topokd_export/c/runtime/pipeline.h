@@ -47,7 +47,7 @@ pipeline_status pipeline_run(pipeline_t *pipeline, float logits[PIPELINE_CLASSES
 pipeline_status pipeline_classify(pipeline_t *pipeline, const float *window, float logits[PIPELINE_CLASSES]);
 
 #ifdef PIPELINE_WATCHED
-/* Called after each layer. */
+/* Called after each layer, and before the first with -1. */
 void pipeline_done(int32_t layer);
 #define PIPELINE_DONE(layer) pipeline_done(layer)
 #else
