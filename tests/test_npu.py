@@ -57,6 +57,14 @@ def test_the_numbers_are_those_that_vela_writes(bundle: Path, tmp_path: Path) ->
     assert (result.basis, result.pipeline, result.target) == ("modelled", "student.int8", "npu:ethos-u55-128")
     assert result.cycles == round(float(row["cycles_total"]))
     assert result.latency_ms["p50"] == pytest.approx(result.cycles / 500e6 * 1e3, rel=1e-3)  # 500 MHz
+    parts = [
+        float(row[f"cycles_{part}"])
+        for part in ("npu", "sram_access", "dram_access", "on_chip_flash_access", "off_chip_flash_access")
+    ]
+    assert result.cycles_range is not None
+    assert result.latency_range_ms is not None
+    assert (result.cycles_range["low"], result.cycles_range["high"]) == (max(parts), sum(parts))
+    assert result.latency_range_ms["high"] == pytest.approx(sum(parts) / 500e6 * 1e3)
     assert result.ram_bytes == pytest.approx(1024 * float(row["sram_memory_used"]), abs=1)
     assert result.model_bytes == path.stat().st_size
     # More than the weights alone, less than the whole file; and the network's own multiply-accumulates.
@@ -78,6 +86,8 @@ def test_a_wider_npu_is_not_slower_and_every_family_has_its_system(bundle: Path)
         ), name
         assert BenchResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
         assert "cold" not in result.latency_ms
+        assert result.cycles_range["low"] <= result.cycles <= result.cycles_range["high"], name
+        assert result.latency_range_ms["low"] < result.latency_ms["p50"] < result.latency_range_ms["high"]
 
 
 @pytest.mark.usefixtures("vela")
@@ -118,7 +128,7 @@ def test_without_vela_the_extra_is_named(bundle: Path, monkeypatch: pytest.Monke
 def test_a_summary_that_is_no_summary_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
     names = ("core_clock", "inference_time", "cycles_total", "nn_macs", "sram_memory_used")
     memories = ("on_chip_flash_memory_used", "off_chip_flash_memory_used", "dram_memory_used")
-    row = dict.fromkeys((*names, *memories), "1.5")
+    row = dict.fromkeys((*names, *memories, *npu._PARTS), "1.5")
     table = tmp_path / "m_summary_x.csv"
     for values, message in ((row | dict([change]), change[0]), ({"core_clock": "1"}, "cycles_total")):
         table.write_text(f"{','.join(values)}\n{','.join(values.values())}\n")

@@ -12,7 +12,7 @@ from topokd_edge.bundle import Bundle
 from topokd_edge.cli import console
 from topokd_edge.progress import Progress
 
-_HEADS = ["target", "ms", "cycles", "clock MHz", "SRAM kB", "weights kB", "system, memory mode"]
+_HEADS = ["target", "ms", "range ms", "cycles", "clock MHz", "SRAM kB", "weights kB", "system, memory mode"]
 
 
 def estimates(bundle: Bundle, targets: Sequence[str], progress: Progress) -> list[Measured]:
@@ -43,6 +43,7 @@ def show(name: str, modelled: Sequence[Measured]) -> None:
             [
                 result.target,
                 f"{(result.latency_ms or {})['p50']:.3f}",
+                " to ".join(f"{(result.latency_range_ms or {})[end]:.3f}" for end in ("low", "high")),
                 f"{result.cycles:,}",
                 f"{device['clock_mhz']:g}",
                 f"{(result.ram_bytes or 0) / 1e3:.1f}",
