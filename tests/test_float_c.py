@@ -83,7 +83,7 @@ def test_signal_networks_answer_as_onnxruntime(spec: WRNSpec, length: int) -> No
     mean, std = (np.array(v[: spec.in_channels], np.float32)[:, None] for v in (MEAN, STD))
     expected = by_onnxruntime(content, (x - mean) / std)
     found = HostPipeline(pipeline).run(x)
-    assert np.abs(found - expected).max() <= 2e-6 * max(1.0, np.abs(expected).max()) * 10
+    assert np.abs(found - expected).max() <= 2e-5 * max(1.0, np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_signal_networks_answer_as_onnxruntime(spec: WRNSpec, length: int) -> No
     [
         (WRNSpec(2, 10, 1, 2, 5, stem_stride=2), (24, 24)),
         (WRNSpec(2, 10, 1, 3, 4), (13, 7)),
-        (WRNSpec(2, 10, 1, 1, 3, stem_stride=2), (9, 30)),
-        (WRNSpec(2, 10, 1, 2, 3, activation="post"), (5, 8)),
+        pytest.param(WRNSpec(2, 10, 1, 1, 3, stem_stride=2), (9, 30), marks=pytest.mark.slow),
+        pytest.param(WRNSpec(2, 10, 1, 2, 3, activation="post"), (5, 8), marks=pytest.mark.slow),
     ],
 )
 def test_topology_pipelines_answer_as_the_fast_backend_and_onnxruntime(

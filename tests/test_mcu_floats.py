@@ -168,6 +168,7 @@ def test_four_pipelines_stand_side_by_side_on_a_core_and_on_boards(folder: Path)
     assert any(item.error for item in results)
 
 
+@pytest.mark.slow
 def test_without_a_run_there_are_the_two_students(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "bundle", tmp_path / "bundle")
     child = topokd("bench", "bundle", "--on", "mcu:cortex-m4", "--json", cwd=tmp_path)
