@@ -56,12 +56,12 @@ def on_core(core: str = "cortex-m4") -> list[dict[str, Any]]:
     return [scored(replace(core_result(counts(name, core)), pipeline=name)) for name in PIPELINES]
 
 
-def on_board(name: str, tda_ram: int = 96_000) -> list[dict[str, Any]]:
+def on_board(name: str, tda_ram: int = 96_000, every_s: float = 10.0) -> list[dict[str, Any]]:
     """Return four pipelines on a board; one that is too large is refused with its numbers."""
     board, rows = open_board(name), []
     for pipeline in PIPELINES:
         made = counts(pipeline, board.core, tda_ram if pipeline == "tda" else None)
-        result = replace(board_result(made, board, Duty(2.0, 370.0)), pipeline=pipeline)
+        result = replace(board_result(made, board, Duty(every_s, 370.0)), pipeline=pipeline)
         lacks = board.shortfalls(ram_bytes=made.ram_bytes + made.stack_bytes, flash_bytes=made.flash_bytes)
         rows.append(scored(result) if not lacks else refused(result, "; ".join(lacks)))
     return rows

@@ -63,6 +63,11 @@ class TestSentence:
         ends = (1000 * tda[0] / student[1], 1000 * tda[1] / student[0])
         assert words.endswith(f"({ends[0]:.0f} to {ends[1]:.0f}).")
 
+    def test_topology_that_cannot_keep_up_is_said(self) -> None:
+        words = device_words.lead_sentence(made.answer(made.on_board("nrf52840", every_s=1.28)))
+        assert words.endswith("), too slow for a window every 1.28 s.")
+        assert "too slow" not in device_words.lead_sentence(made.answer(made.on_board("nrf52840")))
+
     def test_topology_that_does_not_fit_is_said_with_the_numbers(self) -> None:
         words = device_words.lead_sentence(made.answer(made.on_board("nrf52840", tda_ram=412_000)))
         assert "does not fit: it needs 412 kB of RAM where the board has 262 kB" in words

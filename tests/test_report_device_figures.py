@@ -151,7 +151,16 @@ class TestBars:
             assert all("(modelled): " in note for note in picture.notes)
             assert results[0][key]["basis"] in picture.notes[0]
             assert picture.alt.count(" to ") == 8
-        assert "float32 4.2 to 8.7 days" in battery.alt
+        low, high = (results[2]["battery_days"][end] for end in ("low", "high"))
+        assert f"Nordic nRF52840 float32 {low:.2g} to {high:.2g} days" in battery.alt
+
+    def test_what_falls_behind_has_no_battery_life(self) -> None:
+        rows = made.on_board("nrf52840", every_s=1.0)
+        battery = device_figures.spans(rows)[1]
+        # TDA takes 3.07 s at best, the signal teacher 1.83 s.
+        assert "TDA falls behind" in battery.alt and "teacher falls behind" in battery.alt
+        assert battery.alt.count(" to ") == 2
+        assert [picture.title for picture in device_figures.spans(rows[:1])] == ["Energy for one window"]
 
     def test_stages_add_up(self) -> None:
         (stack,) = device_figures.stacks(made.on_core() + made.on_board("nrf52840"))
@@ -178,7 +187,7 @@ class TestBars:
     def test_no_text_lies_on_another(self) -> None:
         results = [*made.on_board("nrf52840"), *made.on_board("rp2040"), *made.on_board("stm32u575")]
         groups = [
-            Group(name, [device_figures._ranged(row, row["energy_uj"], numbers.energy_uj) for row in rows])
+            Group(name, [device_figures._ranged(row, "energy_uj", numbers.energy_uj) for row in rows])
             for name, rows in device_figures._boards(results).items()
         ]
         figure = drawn(drawing(groups, Axis("x", str, log=True)), (3.4, 3.4))

@@ -39,10 +39,11 @@ def merge(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for document in documents:
         newer = {_key(entry) for entry in document["results"]}
         results = [entry for entry in results if _key(entry) not in newer] + document["results"]
+    order = list(dict.fromkeys(entry["target"] for document in documents for entry in document["results"]))
     costs = [document["int8_cost"] for document in documents if document.get("int8_cost")]
     notes = [note for document in documents for note in document.get("notes") or []]
     return {
-        "results": results,
+        "results": sorted(results, key=lambda entry: order.index(entry["target"])),
         "int8_cost": costs[-1] if costs else None,
         "subjects": list(
             dict.fromkeys(who for document in documents for who in document.get("subjects") or [])

@@ -126,7 +126,9 @@ def _scale(axes: Any, groups: Sequence[Group], axis: Axis) -> None:
         axes.set_xscale("log")
         axes.set_xlim(0.75 * min(values), 1.35 * top)
         wide = top > 30 * min(values)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0), numticks=6))
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1.0,) if wide else (1.0, 3.0), numticks=4 if wide else 6)
+        )
         axes.minorticks_off()
     elif axis.limit is not None:
         axes.set_xlim(0, max(1.1 * axis.limit, 1.02 * top))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from topokd_edge.report.device_names import (
     TDA,
     core_name,
     device_name,
+    falls_behind,
     limits,
     misfits,
     needs,
@@ -77,15 +78,17 @@ def spans(results: Sequence[dict[str, Any]]) -> list[Picture]:
         groups, words, notes = [], [], {}
         for board, entries in _boards(results).items():
             there = [entry for entry in entries if entry.get(key) and not entry.get("error")]
-            rows = [_ranged(entry, entry[key], shown) for entry in there]
+            rows = [_ranged(entry, key, shown) for entry in there]
             if rows:
                 groups.append(Group(board, rows))
                 words += [f"{board} {row.label} {row.text}" for row in rows]
                 notes[board] = f"{board} ({there[0]['basis']}): {there[0][key]['basis']}"
-        if groups:
+        if any(bar.parts for group in groups for bar in group.bars):
             figure = bars(key, groups, Axis(label, tick, log=True))
             alt = f"{title} of each pipeline on each board: {'; '.join(words)}"
             caption = "Ranges from what the rules and sources give, not confidence intervals."
+            if any(not bar.parts for group in groups for bar in group.bars):
+                caption += " Falls behind: a window takes longer than until the next one comes."
             pictures.append(Picture(title, figure, alt, caption, tuple(notes.values())))
     return pictures
 
@@ -157,7 +160,11 @@ def _budget(entry: dict[str, Any], name: str) -> Bar:
     return Bar(_label(entry), [(0.0, need / have, _colour(entry))], text, loud=over)
 
 
-def _ranged(entry: dict[str, Any], span: Mapping[str, Any], shown: Callable[[float, float], str]) -> Bar:
+def _ranged(entry: dict[str, Any], key: str, shown: Callable[[float, float], str]) -> Bar:
+    """Return a range; what falls behind has no battery life, as it never sleeps and still loses windows."""
+    if key == "battery_days" and falls_behind(entry):
+        return Bar(_label(entry), [], "falls behind", loud=True)
+    span = entry[key]
     low, high = float(span["low"]), float(span["high"])
     return Bar(_label(entry), [(low, high, _colour(entry))], shown(low, high))
 
@@ -216,7 +223,10 @@ def _percent(share: float) -> str:
 
 
 def _uj(value: float) -> str:
-    return f"{value / 1e3:g} mJ" if value >= 1e3 else f"{value:g} µJ"
+    for scale, unit in ((1e6, "J"), (1e3, "mJ")):
+        if value >= scale:
+            return f"{value / scale:g} {unit}"
+    return f"{value:g} µJ"
 
 
 def _days(low: float, high: float) -> str:

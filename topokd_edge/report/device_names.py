@@ -113,6 +113,14 @@ def misfits(entry: dict[str, Any]) -> list[str]:
     return [name for name, need in needs(entry).items() if name in have and need > have[name]]
 
 
+def falls_behind(entry: dict[str, Any]) -> bool:
+    """Tell whether a window takes longer, even at best, than until the next one comes."""
+    every = (entry.get("device") or {}).get("every_s")
+    if not every or not entry.get("latency_ms"):
+        return False
+    return latency_span(entry)[0] > 1e3 * float(every)
+
+
 def is_steady(entry: dict[str, Any]) -> bool:
     """Tell whether a result was timed back to back, as every target is unless told otherwise."""
     return (entry.get("mode") or STEADY) == STEADY

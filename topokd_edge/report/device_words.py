@@ -13,6 +13,7 @@ from topokd_edge.report.device_names import (
     Kind,
     core_name,
     device_name,
+    falls_behind,
     is_steady,
     kind_of,
     latency_span,
@@ -105,7 +106,7 @@ def sentence(found: Comparison) -> str:
     if student.get("latency_range_ms"):
         return (
             f"{opening} {takes} where the quickest topological pipeline would take {latency(tda)}, "
-            f"about {numbers.ratio(found.times or 0)} times as long ({ends(found)})."
+            f"about {numbers.ratio(found.times or 0)} times as long ({ends(found)}){_too_late(tda)}."
         )
     return (
         f"{opening} {takes}, without any topology; the quickest pipeline that computes topology at inference "
@@ -183,6 +184,10 @@ def ends(found: Comparison) -> str:
         return ""
     (low, _, high), (least, _, most) = latency_span(found.student), latency_span(found.tda)
     return numbers.from_to(least / max(high, 1e-9), most / max(low, 1e-9), numbers.ratio)
+
+
+def _too_late(tda: dict[str, Any]) -> str:
+    return f", too slow for a window every {tda['device']['every_s']:.3g} s" if falls_behind(tda) else ""
 
 
 def _room(student: dict[str, Any]) -> str:
