@@ -14,7 +14,6 @@ from topokd_bench.result import BenchResult
 from topokd_bench.ssh import Agent, parse_address
 from topokd_bench.windows import HeldOut
 
-from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_tables
 from topokd_edge.cli._bench_candidates import candidates
 from topokd_edge.cli._bench_local import effort_of, refuse_threads
@@ -88,10 +87,8 @@ def _measure_one(
             )
             for index, pipeline in enumerate(pipelines):
                 progress(target, index, len(pipelines), pipeline)
-                own = [job for job in jobs if job.pipeline == pipeline]
-                results, notes = _first_that_works(
-                    bench, asked.bundle, own, plan.held_out, agent.facts, lasting=pipeline == lasting(jobs)
-                )
+                machine = str(agent.facts.get("machine"))
+                results, notes = _first_that_works(asked, bench, plan, jobs, pipeline, machine)
                 found.measured += results
                 found.notes += [f"{target}: {pipeline}: {note}" for note in notes]
                 done.add(pipeline)
@@ -128,16 +125,27 @@ def _missed(target: str, pipeline: str, why: str, threads: int) -> Measured:
 
 
 def _first_that_works(
-    bench: Bench, bundle: Bundle, jobs: list[Job], held_out: HeldOut, facts: dict[str, Any], *, lasting: bool
+    asked: Asked, bench: Bench, plan: BenchPlan, jobs: list[Job], pipeline: str, machine: str
 ) -> tuple[list[Measured], list[str]]:
-    """Measure with the first runtime that is there and lives; return why others were not used."""
+    """Measure a pipeline with the first runtime that is there and lives; return why others were not used.
+
+    A student is measured as C too where persistence is, so that there is C to compare that with.
+    """
+    own = [job for job in jobs if job.pipeline == pipeline]
+    beside = pipeline.startswith("student.") and any(job.factory == TDA for job in jobs)
     notes: list[str] = []
-    for candidate in candidates(bundle, jobs, held_out, str(facts.get("machine")), notes):
-        results, why = bench.measure(candidate, lasting=lasting)
-        if results:
-            return results, [note for note in notes if "not on the device" not in note]
-        notes.append(why)
-    return [bench.failed(jobs[0], _together(notes) or "no runtime")], []
+    found: list[Measured] = []
+    for candidate in candidates(asked.bundle, own, plan.held_out, machine, notes):
+        if found and candidate.runtime != "c":
+            continue
+        results, why = bench.measure(candidate, lasting=pipeline == lasting(jobs) and not found)
+        found += results
+        if found and not beside:
+            break
+        notes += [why] * (not results)
+    if found:
+        return found, [note for note in notes if "not on the device" not in note]
+    return [bench.failed(own[0], _together(notes) or "no runtime")], []
 
 
 def _together(notes: list[str]) -> str:

@@ -179,7 +179,7 @@ def _int8_is_slower(measured: list[Measured]) -> bool:
     """Tell whether the same TFLite runtime is slower with int8 on a CPU without int8 dot products."""
     speeds = {
         item.result.pipeline: item.result.latency_ms["p50"]
-        for item in firsts(measured)
+        for item in reversed(firsts(measured))  # of several runtimes the first
         if item.result.latency_ms is not None and item.result.runtime != "onnxruntime"
     }
     plain = not any(item.result.device.get("int8_dot_products") for item in measured)
