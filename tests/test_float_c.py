@@ -14,15 +14,8 @@ from export_cases import noise, random_student
 from onnx import helper
 from topokd_export.c.float_graph import FloatConv, read_float_graph
 from topokd_export.c.float_host import HostPipeline
-from topokd_export.c.float_writer import (
-    FloatPipeline,
-    constant_bytes,
-    float_ram_bytes,
-    plan_floats,
-    signal_pipeline,
-    topology_pipeline,
-    write_pipeline,
-)
+from topokd_export.c.float_plan import constant_bytes, float_ram_bytes, plan_floats
+from topokd_export.c.float_writer import FloatPipeline, signal_pipeline, topology_pipeline, write_pipeline
 from topokd_export.c.linux import MACHINES, pipeline_program
 from topokd_export.deploy import deploy_form
 from topokd_export.onnx_writer import write_onnx

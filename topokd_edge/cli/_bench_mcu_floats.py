@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def count(job: FloatJob, core: str, boards: Sequence[Board], trial: Trial) -> Co
     if job.pipeline is None:
         return Counted(job.name, {}, error=job.error)
     student = pipeline_on(job.pipeline, core)
-    needs = {"ram_bytes": student.needs.ram_bytes, "flash_bytes": student.needs.flash_bytes}
+    needs = asdict(student.needs)
     if boards and all(board.shortfalls(**needs) for board in boards):
         return Counted(job.name, needs)
     firmware = student.build(trial.compiler)

@@ -11,13 +11,8 @@ from topokd_export.c.cycles import cycles
 from topokd_export.c.emulated import by_layer, run_firmware
 from topokd_export.c.firmware import FLOAT_APP, Compiler, Firmware, build_firmware, compiler_version
 from topokd_export.c.float_host import EXACT, HostPipeline
-from topokd_export.c.float_writer import (
-    FloatPipeline,
-    constant_bytes,
-    float_ram_bytes,
-    plan_floats,
-    write_pipeline,
-)
+from topokd_export.c.float_plan import constant_bytes, float_ram_bytes, plan_floats
+from topokd_export.c.float_writer import FloatPipeline, write_pipeline
 from topokd_export.c.on_core import INPUT_NAME, Counts, Needs
 
 TOLERANCE = 1e-4

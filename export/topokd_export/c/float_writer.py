@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from topokd_edge.errors import BadInputError
 from topokd_edge.topology.params import ImageParams
 from topokd_export.c import literals
-from topokd_export.c.arena import ROWS_TOGETHER, block_rows, place_tensors, scratch, stays_behind
 from topokd_export.c.float_graph import (
     FloatAdd,
     FloatConv,
@@ -21,15 +20,12 @@ from topokd_export.c.float_graph import (
     FloatScale,
     read_float_graph,
 )
+from topokd_export.c.float_plan import FloatPlan, float_ram_bytes, packed, plan_floats, whole
 from topokd_export.c.topology_layers import WINDOW, Image, Persistence, topology_layers
 
 _FLOAT = ("topokd_float.h", "topokd_float.c")
 _TOPOLOGY = ("topokd_topology.h", "topokd_topology.c")
 _TEMPLATES = ("pipeline.h", "pipeline.c")
-_TOGETHER = 4
-"""Output channels that the kernel computes at once."""
-_STATE = 8
-"""How many samples of the window are there."""
 
 Layer = FloatLayer | Persistence | Image
 
@@ -130,73 +126,10 @@ def topology_pipeline(
 
 def _reading(name: str, old: str, layers: Sequence[FloatLayer]) -> tuple[FloatLayer, ...]:
     """Return the layers with one of the tensors they read renamed."""
-    from dataclasses import replace
-
     return tuple(
         replace(layer, inputs=tuple(name if item == old else item for item in layer.inputs))
         for layer in layers
     )
-
-
-@dataclass(frozen=True)
-class FloatPlan:
-    """Offsets in bytes by tensor, and sizes; see `arena.Plan`."""
-
-    offsets: dict[str, int]
-    arena_bytes: int
-    block_rows: dict[str, int]
-    scratch_values: int
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The window, which lies outside the arena."""
-
-    name: str = WINDOW
-    bytes: int = 0
-
-
-def plan_floats(pipeline: FloatPipeline) -> FloatPlan:
-    """Place every tensor; a layer overwrites its input where nobody else reads it and it safely can."""
-    convolutions = [layer for layer in pipeline.layers if isinstance(layer, FloatConv)]
-    rows = {layer.name: block_rows(layer, layer.output.rows, _rows_together(layer)) for layer in convolutions}
-    offsets, size = place_tensors(_Kept(), pipeline.layers, _may_overwrite)
-    needed = [scratch(layer, rows[layer.name]) for layer in convolutions]
-    needed += [
-        layer.output.rows + layer.output.columns for layer in pipeline.layers if isinstance(layer, Image)
-    ]
-    return FloatPlan(offsets, size, rows, max(needed))
-
-
-def _rows_together(layer: FloatConv) -> int:
-    """Return the rows that fill the kernel, which takes four pixels at once: one where they are wide."""
-    return min(ROWS_TOGETHER, layer.output.rows) if layer.output.columns < ROWS_TOGETHER else 1
-
-
-def _may_overwrite(layer: Layer) -> bool:
-    if isinstance(layer, FloatScale | FloatAdd):
-        return True
-    return isinstance(layer, FloatConv) and stays_behind(
-        layer, layer.padding, layer.output.rows, layer.output.row_values, layer.source.row_values
-    )
-
-
-def float_ram_bytes(pipeline: FloatPipeline, plan: FloatPlan) -> int:
-    """Return the size of `pipeline_t`, all the memory that a pipeline has."""
-    window = 4 * pipeline.length * pipeline.channels
-    return plan.arena_bytes + _rounded(4 * plan.scratch_values) + _rounded(window + _STATE)
-
-
-def constant_bytes(pipeline: FloatPipeline) -> int:
-    """Return the bytes of all weights and tables, as they lie in flash."""
-    weights = sum(
-        _packed(layer).nbytes + 4 * _whole(layer.output.channels) if isinstance(layer, FloatConv)
-        else layer.weight.nbytes + layer.bias.nbytes
-        for layer in pipeline.layers
-        if isinstance(layer, FloatConv | FloatScale)
-    )  # fmt: skip
-    tables = [table for layer in pipeline.layers if isinstance(layer, Image) for table in layer.tables]
-    return weights + sum(table.nbytes for table in tables)
 
 
 def write_pipeline(pipeline: FloatPipeline) -> dict[str, str]:
@@ -258,7 +191,7 @@ def _constants(index: int, layer: Layer, plan: FloatPlan) -> str:
 
 
 def _conv(index: int, layer: FloatConv, rows: int) -> str:
-    bias = np.pad(layer.bias, (0, _whole(len(layer.bias)) - len(layer.bias)))
+    bias = np.pad(layer.bias, (0, whole(len(layer.bias)) - len(layer.bias)))
     numbers = (
         layer.source.rows,
         layer.source.row_values,
@@ -275,23 +208,7 @@ def _conv(index: int, layer: FloatConv, rows: int) -> str:
         *layer.segments,
         int(layer.relu),
     )
-    return _arrays(index, _packed(layer), bias) + _struct("conv", index, *_weights(index), *numbers)
-
-
-def _packed(layer: FloatConv) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the weights as the kernel reads them: of four output channels, value by value."""
-    channels = len(layer.weight)
-    flat = layer.weight.reshape(channels, -1)
-    flat = np.pad(flat, ((0, _whole(channels) - channels), (0, 0)))
-    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, _TOGETHER, flat.shape[1]), 1, 2))
-
-
-def _whole(channels: int) -> int:
-    return _rounded(channels, _TOGETHER)
-
-
-def _rounded(size: int, to: int = 8) -> int:
-    return -(-size // to) * to
+    return _arrays(index, packed(layer), bias) + _struct("conv", index, *_weights(index), *numbers)
 
 
 def _arrays(index: int, weight: np.ndarray[Any, Any], bias: np.ndarray[Any, Any]) -> str:
