@@ -1,4 +1,4 @@
-"""What a float pipeline needs before anything is built: an arena for all tensors, weights as they are read."""
+"""What a float pipeline needs before it is built: an arena for all tensors, weights as they are read."""
 
 from __future__ import annotations
 
