@@ -95,8 +95,8 @@ def bench(
     """Measure latency, memory and accuracy of a bundle, of its teachers, and of TDA inference.
 
     Every pipeline runs in a fresh process of its own, one after another, from the raw window to the logits.
-    For a microcontroller every pipeline is built as C, proven bit by bit on an emulated core, and counted; for
-    a board, time and energy are modelled from the counts, as ranges.
+    For a microcontroller every pipeline is built as C, proven bit by bit on an emulated core, and counted;
+    for a board, time and energy are modelled from the counts, as ranges.
     On a device behind SSH, every model runs in the first runtime there is, the C student last; nothing stays.
     On an Android device behind adb, the C student is proven and timed; nothing stays.
     In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
