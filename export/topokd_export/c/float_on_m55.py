@@ -44,9 +44,14 @@ class FloatOnM55(FloatOnCore):
         self._compare(logits, expected)
         if not self._elf:
             self.build()
-        sizes = {"layers": len(self.pipeline.layers), "classes": self.pipeline.classes}
-        samples = np.moveaxis(windows[:counted], 1, 2)
-        found = run_in_qemu(self._elf, samples, core=self.core, answer=np.float32, **sizes)
+        found = run_in_qemu(
+            self._elf,
+            np.moveaxis(windows[:counted], 1, 2),
+            core=self.core,
+            layers=len(self.pipeline.layers),
+            classes=self.pipeline.classes,
+            answer=np.float32,
+        )
         for index, one in enumerate(found):
             self._compare_bits(index, one.logits, logits[index])
         totals = [one.instructions for one in found]

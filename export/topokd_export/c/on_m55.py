@@ -65,8 +65,13 @@ class StudentOnM55(StudentOnCore):
     def _run_all(self, samples: npt.NDArray[np.float32]) -> list[Found]:
         if not self._elf:
             self.build()
-        sizes = {"layers": len(self.graph.layers), "classes": self.graph.output.channels}
-        return run_in_qemu(self._elf, samples, core=self.core, **sizes)
+        return run_in_qemu(
+            self._elf,
+            samples,
+            core=self.core,
+            layers=len(self.graph.layers),
+            classes=self.graph.output.channels,
+        )
 
 
 def student_on(tflite: bytes, app: AppNumbers, core: str) -> StudentOnCore:
