@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from export_cases import add_teachers, make_run, torch_logits
 from sshd_device import SshDevice, arguments, package, run_bench
+from topokd_bench.local import Measured
 from topokd_bench.remote import Candidate
+from topokd_bench.result import BenchResult
 from topokd_export.c import linux
 from topokd_export.c.float_graph import FloatConv
 from topokd_export.c.float_writer import FloatPipeline
@@ -22,7 +24,7 @@ from topokd_export.c.host import find_compiler
 from topokd_export.export import export_student
 
 from topokd_edge.bundle import Bundle
-from topokd_edge.cli import _bench_candidates
+from topokd_edge.cli import _bench_candidates, _bench_tables
 from topokd_edge.cli._bench_candidates import candidates
 from topokd_edge.cli._bench_plan import make_plan
 from topokd_edge.run import Run
@@ -122,6 +124,20 @@ def test_a_runtime_of_the_device_comes_first_and_persistence_is_c(bench: Any) ->
         ("student.int8", "c"),
     ]
     assert not any("no runtime" in note for note in answer.document["notes"])
+
+
+def test_a_ratio_is_of_c_against_c() -> None:
+    def item(pipeline: str, runtime: str, p50: float) -> Measured:
+        latency = dict.fromkeys(("min", "p50", "p95", "p99", "max", "mean", "cold"), p50)
+        return Measured(BenchResult("ssh://pi", "measured", pipeline, runtime, latency_ms=latency))
+
+    rows = _bench_tables._costs(
+        [
+            *(item("tda", "c", 10.0), item("teacher.signal", "onnxruntime", 3.0)),
+            *(item("student.int8", "litert", 0.5), item("student.int8", "c", 4.0)),
+        ]
+    )
+    assert [row[-1] for row in rows] == ["2.5x", "6.0x", "1.0x", "1.0x"]
 
 
 def test_c_that_answers_otherwise_is_a_failure(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:

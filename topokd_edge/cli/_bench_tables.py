@@ -97,18 +97,19 @@ def _sustained(items: Sequence[Measured]) -> list[list[str]]:
 
 
 def _costs(measured: list[Measured]) -> list[list[str]]:
-    """Return time and memory; `ratio` is p50 against that of the quickest int8 student."""
-    speeds = [
-        item.result.latency_ms["p50"]
-        for item in measured
-        if item.result.pipeline == _YARDSTICK and item.result.latency_ms is not None
-    ]
+    """Return time and memory; `ratio` is p50 against that of the quickest int8 student, of C against C."""
+    speeds: dict[bool, float] = {}
+    for result in (item.result for item in measured):
+        if result.pipeline == _YARDSTICK and result.latency_ms is not None:
+            plain = result.runtime == "c"
+            speeds[plain] = min(result.latency_ms["p50"], speeds.get(plain, float("inf")))
     rows = []
     for result in (item.result for item in measured):
         latency = result.latency_ms
         if latency is None:
             rows.append([result.pipeline, result.runtime, "failed", *["-"] * (len(_COSTS) - 3)])
             continue
+        yardstick = speeds.get(result.runtime == "c")
         rows.append(
             [
                 result.pipeline,
@@ -117,7 +118,7 @@ def _costs(measured: list[Measured]) -> list[list[str]]:
                 f"{latency['cold']:.0f}",
                 "-" if result.model_bytes is None else f"{result.model_bytes / 1e3:.1f}",
                 "-" if result.ram_bytes is None else f"{result.ram_bytes / 1e6:.0f}",
-                f"{latency['p50'] / min(speeds):.1f}x" if speeds else "-",
+                f"{latency['p50'] / yardstick:.1f}x" if yardstick else "-",
             ]
         )
     return rows
