@@ -22,6 +22,8 @@ from topokd_edge.files import refuse_existing
 RECIPE = "demo"
 SECONDS, OVERLAP = 2.56, 0.5
 """128 samples at 50 Hz, a usual length for wrist activities."""
+WATCH = ("mcu:cortex-m4", "mcu:nrf52840")
+"""A core that watches have, and a board with it."""
 
 
 def demo(
@@ -74,10 +76,22 @@ def _run_all(out: Path, page: Path, *, resume: bool, overwrite: bool) -> None:
     export(run, out=bundle, overwrite=again)
     _heading(5, "every file of the bundle against its hashes and self-test vectors")
     verify(bundle)
-    _heading(6, "this machine: TDA inference beside the TDA-free student")
-    bench(bundle, run=run, seconds=2.0, out=run / "bench.json", overwrite=again)
+    _heading(6, "TDA inference beside the TDA-free student, on this machine and on a Cortex-M4")
+    bench(bundle, on=_targets(), run=run, seconds=2.0, out=run / "bench.json", overwrite=again)
     _heading(7, "the report")
     report(run, out=page, overwrite=again)
+
+
+def _targets() -> str:
+    """Return this machine and, where what builds and runs its code is installed, a watch."""
+    from topokd_edge.cli._installed import packages
+
+    missing = [item.name for item in packages() if item.extra == "mcu" and item.state != "ok"]
+    if not missing:
+        return ",".join(("local", *WATCH))
+    needed = f"it needs {', '.join(missing)} (pip install 'topokd-edge[mcu]')"
+    console.note(f"note: the Cortex-M4 is left out: {needed}")
+    return "local"
 
 
 def _heading(step: int, what: str) -> None:
