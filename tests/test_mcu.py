@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from c_cases import any_levels, app, graph_of, random_int8, tflm_logits
 from export_cases import make_run
+from made_bench import counts as made_counts
 from test_bench import topokd
 from topokd_bench.boards import QUALITIES, board_names, open_board, read_board
+from topokd_bench.mcu import Duty, board_result
 from topokd_bench.result import RANGES, BenchResult
 from topokd_bench.windows import HeldOut
 from topokd_export.c import emulated, on_core
@@ -287,6 +290,17 @@ uw = [1, 10]
 quality = "datasheet"
 source = "made up"
 """
+
+
+def test_what_cannot_keep_up_has_no_battery_life() -> None:
+    # 64 MHz: 64 million cycles take a second at least.
+    board = open_board("nrf52840")
+    counts = made_counts("tda")
+    slow = replace(counts, cycles=(64e6, 70e6))
+    assert board_result(slow, board, Duty(0.99, 370.0)).battery_days is None
+    kept = board_result(slow, board, Duty(1.01, 370.0)).battery_days
+    assert kept is not None
+    assert kept["low"] <= kept["high"]
 
 
 def test_time_energy_and_battery_by_hand() -> None:

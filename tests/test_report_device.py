@@ -13,6 +13,7 @@ import pytest
 from export_cases import make_run as export_run
 from test_report import Page
 from topokd_bench import documents
+from topokd_bench.result import BenchResult
 from topokd_export.export import export_student
 
 from topokd_edge.cli._bench_documents import read_documents
@@ -61,12 +62,29 @@ class TestSentence:
         assert f"in {student[0]:.1f} to {student[1]:.0f} ms where" in words
         assert f"would take {tda[0]:.2f} to {tda[1]:.2f} s, about 36 times as long" in words
         ends = (1000 * tda[0] / student[1], 1000 * tda[1] / student[0])
-        assert words.endswith(f"({ends[0]:.0f} to {ends[1]:.0f}).")
+        assert f"({ends[0]:.0f} to {ends[1]:.0f}). Persistence and its image are " in words
 
     def test_topology_that_cannot_keep_up_is_said(self) -> None:
         words = device_words.lead_sentence(made.answer(made.on_board("nrf52840", every_s=1.28)))
-        assert words.endswith("), too slow for a window every 1.28 s.")
+        assert "), too slow for a window every 1.28 s. " in words
         assert "too slow" not in device_words.lead_sentence(made.answer(made.on_board("nrf52840")))
+
+    def test_how_little_of_it_is_topology_is_said(self) -> None:
+        rows = made.on_board("nrf52840")
+        (tda,) = (row for row in rows if row["pipeline"] == "tda")
+        tda["instructions"] = 10_000_000
+        tda["layers"] = [
+            {"name": "persistence", "instructions": 200_000},
+            {"name": "image", "instructions": 300_000},
+            {"name": "stem", "instructions": 9_500_000},
+        ]
+        words = device_words.lead_sentence(made.answer(rows))
+        assert words.endswith(
+            "Persistence and its image are 5.0 % of that pipeline\u2019s instructions, the rest is the "
+            "teacher that reads them, in float32."
+        )
+        tda["layers"] = []
+        assert "Persistence" not in device_words.lead_sentence(made.answer(rows))
 
     def test_topology_that_does_not_fit_is_said_with_the_numbers(self) -> None:
         words = device_words.lead_sentence(made.answer(made.on_board("nrf52840", tda_ram=412_000)))
@@ -83,6 +101,22 @@ class TestSentence:
         words = device_words.lead_sentence(made.answer(made.measured("local", made.LOCAL)))
         assert "target local, Some <CPU> (measured)" in words and "17 times as long" in words
         assert "187 µs (median; 95 % of runs within 262 µs)" in words
+
+    def test_topology_in_c_is_compared_with_the_student_in_c(self) -> None:
+        def row(pipeline: str, runtime: str, p50: float) -> dict[str, Any]:
+            latency = dict.fromkeys(("p50", "p95", "p99", "min", "cold"), p50)
+            result = BenchResult("ssh://a@b", "measured", pipeline, runtime, latency_ms=latency)
+            return result.to_dict()
+
+        rows = [
+            row("tda", "c", 2.0),
+            row("student.int8", "litert", 0.05),
+            row("student.int8", "c", 0.5),
+        ]
+        assert "4.0 times as long" in device_words.lead_sentence(made.answer(rows))
+        assert "40 times as long" in device_words.lead_sentence(made.answer(rows[:2]))
+        also = [*rows, row("tda", "fast+onnxruntime", 1.0)]
+        assert "20 times as long" in device_words.lead_sentence(made.answer(also))
 
     def test_a_board_on_a_wire_is_known_by_what_it_says_of_itself(self) -> None:
         rows = documents.complete(made.answer(made.on_wire("nrf52840")))["results"]

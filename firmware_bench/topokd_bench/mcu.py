@@ -83,9 +83,11 @@ def core_result(counts: CoreCounts) -> BenchResult:
 
 
 def board_result(counts: CoreCounts, board: Board, duty: Duty) -> BenchResult:
-    """Return the result on a board: the same counts, and modelled time, energy and battery life."""
+    """Return the result on a board: the same counts, and modelled time, energy and battery life.
+
+    A pipeline that takes longer at best than until the next window has no battery life.
+    """
     latency, energy = board.latency_ms(counts.cycles), board.energy_uj(counts.cycles)
-    days = board.battery_days(energy, every_s=duty.every_s, battery_mwh=duty.battery_mwh)
     middle = sum(latency) / 2
     stalls = f"{board.stall[0]:g} to {board.stall[1]:g} times for flash ({board.flash_wait_states})"
     basis = {part: f"{board.quality[part]}: {board.sources[part]}" for part in board.sources}
@@ -100,11 +102,7 @@ def board_result(counts: CoreCounts, board: Board, duty: Duty) -> BenchResult:
         energy_uj=_range(
             *energy, f"{board.pj_per_cycle[0]:g} to {board.pj_per_cycle[1]:g} pJ a cycle, {basis['energy']}"
         ),
-        battery_days=_range(
-            *days,
-            f"one window every {duty.every_s:.3g} s, {duty.battery_mwh:g} mWh, no sensor and no radio; "
-            f"asleep {board.sleep_uw[0]:g} to {board.sleep_uw[1]:g} uW, {basis['sleep']}",
-        ),
+        battery_days=_battery_days(energy, board, duty) if latency[0] <= 1e3 * duty.every_s else None,
         device={
             "name": board.title,
             "core": counts.core,
@@ -118,6 +116,15 @@ def board_result(counts: CoreCounts, board: Board, duty: Duty) -> BenchResult:
             "every_s": duty.every_s,
             "battery_mwh": duty.battery_mwh,
         },
+    )
+
+
+def _battery_days(energy_uj: Span, board: Board, duty: Duty) -> dict[str, Any]:
+    return _range(
+        *board.battery_days(energy_uj, every_s=duty.every_s, battery_mwh=duty.battery_mwh),
+        f"one window every {duty.every_s:.3g} s, {duty.battery_mwh:g} mWh, no sensor and no radio; "
+        f"asleep {board.sleep_uw[0]:g} to {board.sleep_uw[1]:g} uW, "
+        f"{board.quality['sleep']}: {board.sources['sleep']}",
     )
 
 

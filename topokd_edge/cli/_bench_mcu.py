@@ -270,7 +270,8 @@ def show(name: str, measured: Sequence[Measured]) -> None:
             result.target,
             result.pipeline,
             f"{result.device['clock_mhz']:g}",
-            *map(_span, (result.latency_range_ms, result.energy_uj, result.battery_days)),
+            *map(_span, (result.latency_range_ms, result.energy_uj)),
+            _span(result.battery_days) if result.battery_days else "falls behind",
         ]
         for result in results
         if result.latency_range_ms is not None

@@ -12,6 +12,7 @@ from topokd_edge.report.device_names import (
     COLOURS,
     SHORT,
     TDA,
+    TOPOLOGY,
     core_name,
     device_name,
     falls_behind,
@@ -19,13 +20,13 @@ from topokd_edge.report.device_names import (
     misfits,
     needs,
     pipeline_name,
+    topology_share,
+    topology_stages,
 )
 from topokd_edge.report.device_rows import days
 from topokd_edge.report.svg import QUIET
 from topokd_edge.run import INT8_STUDENT
 
-TOPOLOGY = {"persistence": ("#8a3b6b", "persistence"), "image": ("#d9a9c5", "persistence image")}
-"""Entries of `layers` that are topology, each with colour and name."""
 NETWORK = "#7A7A7A"
 _MOST_SHARES = 2.4
 """Memory beyond so many times what there is goes off the figure; the number stands beside it."""
@@ -75,33 +76,34 @@ def spans(results: Sequence[dict[str, Any]]) -> list[Picture]:
     )
     pictures = []
     for key, title, label, shown, tick in kinds:
-        groups, words, notes = [], [], {}
+        groups, words, notes = [], [], list[str]()
         for board, entries in _boards(results).items():
-            there = [entry for entry in entries if entry.get(key) and not entry.get("error")]
+            there = [entry for entry in entries if _has_span(entry, key)]
             rows = [_ranged(entry, key, shown) for entry in there]
             if rows:
                 groups.append(Group(board, rows))
                 words += [f"{board} {row.label} {row.text}" for row in rows]
-                notes[board] = f"{board} ({there[0]['basis']}): {there[0][key]['basis']}"
+                known = next((entry for entry in there if entry.get(key)), None)
+                if known is not None:
+                    notes.append(f"{board} ({known['basis']}): {known[key]['basis']}")
         if any(bar.parts for group in groups for bar in group.bars):
             figure = bars(key, groups, Axis(label, tick, log=True))
             alt = f"{title} of each pipeline on each board: {'; '.join(words)}"
             caption = "Ranges from what the rules and sources give, not confidence intervals."
             if any(not bar.parts for group in groups for bar in group.bars):
                 caption += " Falls behind: a window takes longer than until the next one comes."
-            pictures.append(Picture(title, figure, alt, caption, tuple(notes.values())))
+            pictures.append(Picture(title, figure, alt, caption, tuple(notes)))
     return pictures
 
 
 def stacks(results: Sequence[dict[str, Any]]) -> list[Picture]:
     """Return the stages of TDA beside the student, on the first core that counted them."""
     for core, entries in _cores(results).items():
-        tda = next((entry for entry in entries if entry["pipeline"] == TDA and _stages(entry)), None)
+        tda = next((entry for entry in entries if entry["pipeline"] == TDA and topology_stages(entry)), None)
         if tda is None:
             continue
         rows = [_stacked(tda)]
         rows += [_stacked(entry) for entry in entries if entry["pipeline"] == INT8_STUDENT]
-        share = sum(_stages(tda).values()) / tda["instructions"]
         axis = Axis("instructions for one window", numbers.count)
         words = "; ".join(f"{row.label} {row.text}" for row in rows)
         return [
@@ -109,8 +111,9 @@ def stacks(results: Sequence[dict[str, Any]]) -> list[Picture]:
                 f"Topology and network, {core}",
                 bars(f"stack {core}", [Group("", rows)], axis),
                 f"Instructions on the {core}: {words}",
-                f"Topology, in dark (persistence) and light (image), is {numbers.percent(share)} of the "
-                "TDA pipeline; the grey rest is input and network. The student computes none.",
+                "Topology, in dark (persistence) and light (image), is "
+                f"{numbers.percent(topology_share(tda))} of the TDA pipeline; the grey rest is input and "
+                "network. The student computes none.",
             )
         ]
     return []
@@ -160,6 +163,11 @@ def _budget(entry: dict[str, Any], name: str) -> Bar:
     return Bar(_label(entry), [(0.0, need / have, _colour(entry))], text, loud=over)
 
 
+def _has_span(entry: dict[str, Any], key: str) -> bool:
+    behind = key == "battery_days" and falls_behind(entry)
+    return not entry.get("error") and (behind or bool(entry.get(key)))
+
+
 def _ranged(entry: dict[str, Any], key: str, shown: Callable[[float, float], str]) -> Bar:
     """Return a range; what falls behind has no battery life, as it never sleeps and still loses windows."""
     if key == "battery_days" and falls_behind(entry):
@@ -169,17 +177,11 @@ def _ranged(entry: dict[str, Any], key: str, shown: Callable[[float, float], str
     return Bar(_label(entry), [(low, high, _colour(entry))], shown(low, high))
 
 
-def _stages(entry: dict[str, Any]) -> dict[str, int]:
-    return {
-        layer["name"]: layer["instructions"] for layer in entry.get("layers", []) if layer["name"] in TOPOLOGY
-    }
-
-
 def _stacked(entry: dict[str, Any]) -> Bar:
     parts, start = [], 0.0
-    stages = _stages(entry)
+    stages = topology_stages(entry)
     for name, number in stages.items():
-        parts.append((start, start + number, TOPOLOGY[name][0]))
+        parts.append((start, start + number, TOPOLOGY[name]))
         start += number
     whole = float(entry["instructions"])
     parts.append((start, whole, NETWORK if stages else _colour(entry)))

@@ -30,6 +30,10 @@ _SPOKEN = {
     INT8_STUDENT: "the int8 student",
 }
 STEADY = "steady"
+C = "c"
+"""The runtime of our own C."""
+TOPOLOGY = {"persistence": "#8a3b6b", "image": "#d9a9c5"}
+"""Entries of a result's `layers` that are topology, and their colours."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,26 @@ BROWSER = Kind(4, "browser", "v", "▼")
 NPU = Kind(5, "NPU", "P", "✚")
 LOCAL = Kind(6, "this machine", "o", "●")
 _BY_PREFIX = {"serial": BOARD, "adb": ADB, "ssh": SSH, "browser": BROWSER, "npu": NPU, "local": LOCAL}
+
+
+def runtime_name(runtime: str) -> str:
+    """Return what the page calls a runtime, such as `fast + onnxruntime`; our own C is one."""
+    return "C99" if runtime == C else runtime.replace("+", " + ")
+
+
+def topology_stages(entry: dict[str, Any]) -> dict[str, int]:
+    """Return the instructions of a result's stages that are topology, by name; empty where none is known."""
+    return {
+        layer["name"]: int(layer["instructions"])
+        for layer in entry.get("layers") or []
+        if layer["name"] in TOPOLOGY
+    }
+
+
+def topology_share(entry: dict[str, Any]) -> float | None:
+    """Return the share of a result's instructions that is topology; None where it is not known."""
+    stages = topology_stages(entry)
+    return sum(stages.values()) / entry["instructions"] if stages else None
 
 
 def kind_of(entry: dict[str, Any]) -> Kind:

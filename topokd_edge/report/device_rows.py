@@ -15,6 +15,7 @@ from topokd_edge.report.device_names import (
     is_steady,
     limits,
     pipeline_name,
+    runtime_name,
 )
 from topokd_edge.report.device_words import Comparison, cost, ends, same_measure
 from topokd_edge.report.svg import QUIET
@@ -34,7 +35,7 @@ def row(entry: dict[str, Any], compared: Sequence[Comparison]) -> dict[str, Any]
         "pipeline": pipeline_name(entry["pipeline"]),
         "colour": COLOURS.get(entry["pipeline"], QUIET),
         "runtime": entry["runtime"],
-        "runtime_words": entry["runtime"].replace("+", " + ") + (f", {mode}" if mode else ""),
+        "runtime_words": runtime_name(entry["runtime"]) + (f", {mode}" if mode else ""),
         "mode": mode or STEADY,
         "basis": entry["basis"],
         "error": entry.get("error", ""),

@@ -10,6 +10,7 @@ from topokd_edge.report.device_names import (
     BOARD,
     CORE,
     TDA,
+    C,
     Kind,
     core_name,
     device_name,
@@ -22,6 +23,7 @@ from topokd_edge.report.device_names import (
     needs,
     rank,
     spoken,
+    topology_share,
 )
 from topokd_edge.run import INT8_STUDENT
 
@@ -58,7 +60,7 @@ def comparisons(bench: dict[str, Any]) -> list[Comparison]:
     """Return a comparison for every target whose student has a figure, what is most like a watch first.
 
     Of a kind, measured ones come first. The student is int8 where that ran, and both sides have the
-    fewest threads that were tried.
+    fewest threads that were tried. Where topology ran as C alone, the student is the one in C too.
     """
     found = []
     results = [entry for entry in bench["results"] if is_steady(entry)]
@@ -71,8 +73,9 @@ def comparisons(bench: dict[str, Any]) -> list[Comparison]:
             entry for entry in valued if entry["pipeline"].startswith("student.")
         ]
         if students:
-            student = min(students, key=cost)
-            tda = [entry for entry in valued if entry["pipeline"] == TDA and same_measure(entry, student)]
+            tda = [entry for entry in valued if entry["pipeline"] == TDA]
+            student = min(_alike(students, tda), key=cost)
+            tda = [entry for entry in tda if same_measure(entry, student)]
             refused = [entry for entry in here if entry["pipeline"] == TDA and misfits(entry)]
             slow = min(tda, key=cost, default=None)
             found.append(
@@ -81,15 +84,21 @@ def comparisons(bench: dict[str, Any]) -> list[Comparison]:
     return sorted(found, key=lambda item: rank(item.student))
 
 
+def _alike(students: list[dict[str, Any]], tda: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the students to compare with topology: those in C where it has nothing else, else all."""
+    in_c = [entry for entry in students if entry["runtime"] == C]
+    return in_c if tda and in_c and all(entry["runtime"] == C for entry in tda) else students
+
+
 def lead(bench: dict[str, Any]) -> Comparison | None:
     """Return the comparison that a decision should hang on; None unless one target knows both sides."""
     return next((item for item in comparisons(bench) if item.tells), None)
 
 
 def lead_sentence(bench: dict[str, Any]) -> str:
-    """Return the words of `lead`; empty without one."""
+    """Return the words of `lead`, and how much of it is topology where that is known; empty without one."""
     found = lead(bench)
-    return sentence(found) if found else ""
+    return sentence(found) + (_of_it(found.tda) if found.tda else "") if found else ""
 
 
 def sentence(found: Comparison) -> str:
@@ -184,6 +193,16 @@ def ends(found: Comparison) -> str:
         return ""
     (low, _, high), (least, _, most) = latency_span(found.student), latency_span(found.tda)
     return numbers.from_to(least / max(high, 1e-9), most / max(low, 1e-9), numbers.ratio)
+
+
+def _of_it(tda: dict[str, Any]) -> str:
+    share = topology_share(tda)
+    if share is None:
+        return ""
+    return (
+        f" Persistence and its image are {numbers.percent(share)} of that pipeline\u2019s instructions, the "
+        "rest is the teacher that reads them, in float32."
+    )
 
 
 def _too_late(tda: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from topokd_edge.report import device, device_words, numbers
 from topokd_edge.report.accuracy import TONES, comparison, subjects_of
-from topokd_edge.report.device_names import spoken
+from topokd_edge.report.device_names import runtime_name, spoken
 from topokd_edge.report.inputs import Inputs
 from topokd_edge.run import DISTILLED_STUDENT, INT8_STUDENT, SCRATCH_STUDENT
 
@@ -165,7 +165,7 @@ def _latency_tile(bench: dict[str, Any] | None) -> Tile:
         beside = "the TDA pipeline does not fit"
     else:
         as_much = "as long" if student.get("latency_ms") else "as many"
-        slow = f"{numbers.ratio(found.times or 0)} times {as_much} ({found.tda['runtime']})"
+        slow = f"{numbers.ratio(found.times or 0)} times {as_much} ({runtime_name(found.tda['runtime'])})"
         beside = f"the TDA pipeline takes {slow}"
     whose = f"{spoken(student['pipeline'])}, {basis} on {student['target']}"
     return Tile(label, value, f"{whose}; {beside}", "neutral")
