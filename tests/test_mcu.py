@@ -19,7 +19,8 @@ from export_cases import make_run
 from made_bench import counts as made_counts
 from test_bench import topokd
 from topokd_bench.boards import QUALITIES, board_names, open_board, read_board
-from topokd_bench.mcu import Duty, board_result
+from topokd_bench.local import Measured
+from topokd_bench.mcu import Duty, board_result, core_result
 from topokd_bench.result import RANGES, BenchResult
 from topokd_bench.windows import HeldOut
 from topokd_export.c import emulated, on_core
@@ -301,6 +302,22 @@ def test_what_cannot_keep_up_has_no_battery_life() -> None:
     kept = board_result(slow, board, Duty(1.01, 370.0)).battery_days
     assert kept is not None
     assert kept["low"] <= kept["high"]
+
+
+def test_float_pipelines_without_an_fpu_are_noted() -> None:
+    options = _bench_mcu.Options(HeldOut(np.zeros((1, 3, 8), np.float32)))
+    duty = Duty(1e3, 370.0)
+
+    def told(core: str, board: str, pipeline: str) -> list[str]:
+        counts = made_counts(pipeline, core)
+        results = (core_result(counts), board_result(counts, open_board(board), duty))
+        said = _bench_mcu.notes([Measured(replace(item, pipeline=pipeline)) for item in results], options)
+        return [note for note in said if "no FPU" in note]
+
+    assert told("cortex-m4", "nrf52840", "tda") == []
+    assert told("cortex-m0plus", "rp2040", "student.int8") == []
+    (note,) = told("cortex-m0plus", "rp2040", "tda")
+    assert note.startswith("mcu:cortex-m0plus, mcu:rp2040: ")
 
 
 def test_time_energy_and_battery_by_hand() -> None:

@@ -29,6 +29,7 @@ from topokd_edge.cli._bench_mcu_floats import Counted, FloatJob, Trial
 from topokd_edge.cli._installed import installed_version
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.progress import Progress
+from topokd_edge.run import INT8_STUDENT
 
 WINDOWS = 100
 """Held-out windows tried on an emulated core: some are seconds each."""
@@ -240,6 +241,12 @@ def notes(measured: Sequence[Measured], options: Options) -> list[str]:
                 f"{result.target}, {result.pipeline}: may not keep up with a window every "
                 f"{result.device['every_s']:g} s"
             )
+    soft = dict.fromkeys(item.result.target for item in measured if _is_soft_float(item.result))
+    if soft:
+        found.append(
+            f"{', '.join(soft)}: no FPU, so float32 is computed in software; teachers have no int8, and the "
+            "two students show what that would spare"
+        )
     duties = [item.result.device for item in measured if item.result.battery_days]
     if duties:
         every, battery = duties[0]["every_s"], duties[0]["battery_mwh"]
@@ -247,6 +254,11 @@ def notes(measured: Sequence[Measured], options: Options) -> list[str]:
             f"battery days: a window every {every:.3g} s from {battery:g} mWh, no sensor and no radio"
         )
     return found
+
+
+def _is_soft_float(result: BenchResult) -> bool:
+    core = result.device.get("core") or result.device.get("name")
+    return result.pipeline != INT8_STUDENT and core in CORES and not CORES[core].has_fpu
 
 
 def show(name: str, measured: Sequence[Measured]) -> None:
