@@ -19,7 +19,7 @@ from adb_device import ROOT, AdbDevice, run_script
 from adbd_device import Adbd, local_path
 from export_cases import make_run
 from topokd_bench.adb import parse_target
-from topokd_bench.adb_bench import read_state
+from topokd_bench.adb_state import read_state
 from topokd_bench.result import BenchResult
 from topokd_export.c import linux
 from topokd_export.c.host import find_compiler
@@ -33,9 +33,9 @@ from topokd_edge.cli import main
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A bundle, and the run it came from."""
+    """A bundle with an int8 student alone, and the run it came from."""
     run = make_run(tmp_path_factory.mktemp("run"))
-    export_student(run, 1, 0, run.folder.parent / "bundle", targets=("onnx", "tflite"))
+    export_student(run, 1, 0, run.folder.parent / "bundle", targets=("tflite",))
     return run.folder.parent / "bundle", run.folder
 
 
@@ -78,6 +78,7 @@ def bench(
     """Call the command; the program is there already."""
     monkeypatch.setattr("topokd_edge.cli.bench._verify", lambda bundle: [])
     monkeypatch.setattr(linux, "linux_program", lambda *_: program)
+    monkeypatch.setattr(linux, "compiler_for", lambda machine: find_compiler())
 
     def call(target: str = "adb", *more: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["topokd-edge", *arguments(made, target, "--json", *more)])

@@ -1,24 +1,28 @@
-"""The C student on an Android device: proven, timed and tried, as a result of the same schema as here."""
+"""Pipelines in C on an Android device: proven, timed and tried, as results of the same schema as here."""
 
 from __future__ import annotations
 
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from topokd_bench.accuracy import accuracy_fields
 from topokd_bench.adb import MACHINES, Phone
-from topokd_bench.local import Effort, Measured, as_measured, other_mode
-from topokd_bench.remote import MOST_BYTES, Candidate, Proof, why_died
+from topokd_bench.adb_state import STATE, before_after, read_state, throttled
+from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode
+from topokd_bench.remote import MOST_BYTES, Candidate, why_died
 from topokd_bench.ssh import VanishedError, clean
 from topokd_bench.timing import NS_PER_MS, Timing, sustained_summary
 from topokd_bench.windows import TIMING_WINDOWS, HeldOut
 from topokd_edge.bundle import DeviceError
+
+Number = TypeVar("Number", int, float)
 
 _SLICES = 10
 _FACTS = {
@@ -29,14 +33,6 @@ _FACTS = {
     "android": ("ro.build.version.release",),
     "sdk": ("ro.build.version.sdk",),
 }
-_STATE = """sh -c '
-for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq; do echo "khz: $(cat $f)"; done
-for z in /sys/class/thermal/thermal_zone*; do echo "zone $(cat $z/type): $(cat $z/temp)"; done
-echo "governor: $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor)"
-echo "load: $(cat /proc/loadavg)"
-dumpsys battery; dumpsys thermalservice' 2>/dev/null"""
-"""Everything that may be read without root; what may not, or is not there, is simply missing."""
-_LINE = re.compile(r"^\s*([A-Za-z][\w .-]*): *(.*?)\s*$")
 _START = "sh -c 'date +%s%N; ./student label; date +%s%N'"
 _NANOSECONDS = re.compile(r"\d{19}")
 """What `date +%s%N` prints; one that does not know nanoseconds prints fewer digits, or a letter."""
@@ -73,6 +69,11 @@ class PhoneBench:
         As of `topokd_bench.local.run_modes`; without `pin` and `every`.
     windows
         Held-out windows to classify, at most.
+
+    Attributes
+    ----------
+    chosen
+        Those it classifies.
     """
 
     def __init__(
@@ -87,13 +88,22 @@ class PhoneBench:
         }
         self.facts |= {"machine": MACHINES.get(str(self.facts["abi"])), "serial": phone.serial}
 
-    def measure(self, candidate: Candidate) -> tuple[list[Measured], DeviceError | None]:
-        """Measure the C student.
+    def measure(
+        self, candidate: Candidate, *, lasting: bool = True
+    ) -> tuple[list[Measured], DeviceError | None]:
+        """Measure a pipeline in C.
+
+        Parameters
+        ----------
+        candidate
+            The pipeline.
+        lasting
+            Whether to measure the sustained mode too, if that is asked for.
 
         Returns
         -------
         tuple
-            The results; and what ended the device after it had been timed, None when nothing did. A student
+            The results; and what ended the device after it had been timed, None when nothing did. A program
             that dies or answers wrongly is a result with an error.
 
         Raises
@@ -101,24 +111,34 @@ class PhoneBench:
         DeviceError
             When the device vanishes before it was timed, or cannot take the files.
         """
-        self._put(candidate)
+        tried = self.tried(candidate.job)
+        self._put(candidate, tried)
         try:
-            self._prove(candidate.proof)
+            self._prove(candidate)
             first = self._state()
             fields = self._timed(first)
         except _FailedError as error:
-            return [self._row(candidate, {"error": str(error)}, {})], None
+            return [self.failed(candidate.job, str(error))], None
         fields["self_test"] = {"vectors": len(candidate.proof.x), "bundle": self._digest}
         correct: dict[int, bool] = {}
         try:
-            accuracy, correct = self._accuracy()
-            steady = self._row(candidate, {**fields, **accuracy}, correct)
-            return [steady, *self._sustained(steady)], None
+            accuracy, correct = self._accuracy(tried)
+            steady = self._row(candidate.job, {**fields, **accuracy}, correct)
+            return [steady, *(self._sustained(steady) if lasting else [])], None
         except (VanishedError, _FailedError) as error:
             ended = error if isinstance(error, DeviceError) else DeviceError(f"{self._phone.target}: {error}")
-            return [self._row(candidate, fields, correct)], ended
+            return [self._row(candidate.job, fields, correct)], ended
 
-    def _put(self, candidate: Candidate) -> None:
+    def failed(self, job: Job, why: str) -> Measured:
+        """Return a result without figures."""
+        return self._row(job, {"error": why}, {})
+
+    def tried(self, job: Job) -> npt.NDArray[np.int64]:
+        """Return the held-out windows a job is tried on, at most `accuracy_windows`."""
+        limit = job.accuracy_windows
+        return self._held_out.spread(len(self.chosen) if limit is None else min(limit, len(self.chosen)))
+
+    def _put(self, candidate: Candidate, tried: npt.NDArray[np.int64]) -> None:
         own, proof = self._held_out, candidate.proof
         self._phone.put("student", candidate.content)
         self._phone.run("chmod 700 student", seconds=60.0)
@@ -127,27 +147,31 @@ class PhoneBench:
         self._phone.put("timing", timing.tobytes())
         self._phone.put("one", timing[:1].tobytes())
         if own.y is not None:
-            self._phone.put("windows", _interleaved(own.x[self.chosen], candidate.channels).tobytes())
+            self._phone.put("windows", _interleaved(own.x[tried], candidate.channels).tobytes())
 
-    def _numbers(self, words: str, data: str, *, seconds: float = 0.0) -> list[list[int]]:
-        """Run the student; return the numbers of each line."""
+    def _numbers(
+        self, words: str, data: str, kind: Callable[[str], Number], *, seconds: float = 0.0
+    ) -> list[list[Number]]:
+        """Run the program; return the numbers of each line."""
         lines, status = self._phone.run(words, data, seconds=self._effort.timeout + seconds)
         if status:
             raise _FailedError(_why(status, lines))
         try:
-            return [[int(word) for word in line.split()] for line in lines if line.strip()]
+            return [[kind(word) for word in line.split()] for line in lines if line.strip()]
         except ValueError:
             raise _FailedError("the device answered nonsense") from None
 
-    def _prove(self, proof: Proof) -> None:
+    def _prove(self, candidate: Candidate) -> None:
         """Compare the logits of the self-test with those expected; see `topokd_bench.agent.prove`."""
-        rows = self._numbers("./student levels", "test")
+        proof = candidate.proof
+        words = "./student logits" if candidate.verb == "logits" else "./student levels"
+        rows = self._numbers(words, "test", float)
         if [len(row) for row in rows] != [proof.expected.shape[1]] * len(proof.expected):
             raise _FailedError("self-test failed: other logits than expected: number of windows or classes")
         logits = (np.array(rows, np.float64) - proof.zero_point) * proof.scale
         worst = float(np.abs(logits - proof.expected).max())
         alike = float((logits.argmax(1) == proof.expected.argmax(1)).mean())
-        if worst > proof.tolerance or alike < proof.agreement:
+        if not worst <= proof.tolerance or alike < proof.agreement:  # a logit may be NaN
             raise _FailedError(
                 f"self-test failed: logits differ by up to {worst:g} ({proof.tolerance:g} allowed), "
                 f"{alike:.0%} alike"
@@ -158,7 +182,7 @@ class PhoneBench:
         how = self._effort
         timing, ram = self._time(how.warmup, how.runs, how.seconds)
         last = self._state()
-        facts = {**self.facts, **_before_after(first, last), "cold_clock": clock}
+        facts = {**self.facts, **before_after(first, last), "cold_clock": clock}
         facts |= {"latency_drift": timing.drift(), "first_tenth": timing.first_tenth()}
         return {
             "latency_ms": {**timing.percentiles_ms(), "cold": median(cold)},
@@ -166,14 +190,14 @@ class PhoneBench:
             "runs": timing.runs,
             "warmup": timing.warmup,
             "ram_bytes": ram * 1024 or None,
-            "throttled": _throttled(first, last),
+            "throttled": throttled(first, last),
             "device": facts,
         }
 
     def _time(self, warmup: int, runs: int, seconds: float) -> tuple[Timing, int]:
         """Time calls; return the times and the peak of memory in kB."""
         words = f"./student time {warmup:d} {runs:d} {seconds:f}"
-        (ram, *ns) = [row[0] for row in self._numbers(words, "timing", seconds=seconds)] or [0]
+        (ram, *ns) = [row[0] for row in self._numbers(words, "timing", int, seconds=seconds)] or [0]
         if not ns or min(ns) < 0:
             raise _FailedError("the device answered nonsense")
         return Timing(np.array(ns, np.int64), warmup), ram
@@ -197,16 +221,16 @@ class PhoneBench:
             found.append(took / NS_PER_MS)
         return found, clock
 
-    def _accuracy(self) -> tuple[dict[str, Any], dict[int, bool]]:
+    def _accuracy(self, tried: npt.NDArray[np.int64]) -> tuple[dict[str, Any], dict[int, bool]]:
         own = self._held_out
         if own.y is None:
             return {}, {}
-        labels = [row[0] for row in self._numbers("./student label", "windows")]
-        if len(labels) != len(self.chosen):
+        labels = [row[0] for row in self._numbers("./student label", "windows", int)]
+        if len(labels) != len(tried):
             raise _FailedError("the device answered nonsense")
-        right = np.array(labels) == own.y[self.chosen]
-        correct = {int(index): bool(yes) for index, yes in zip(self.chosen, right, strict=True)}
-        return accuracy_fields(own.subject, self.chosen, right), correct
+        right = np.array(labels) == own.y[tried]
+        correct = {int(index): bool(yes) for index, yes in zip(tried, right, strict=True)}
+        return accuracy_fields(own.subject, tried, right), correct
 
     def _sustained(self, steady: Measured) -> list[Measured]:
         seconds = self._effort.sustained
@@ -221,69 +245,23 @@ class PhoneBench:
             "latency_ms": slices[-1].percentiles_ms(),
             "runs": slices[-1].runs,
             "warmup": 0,
-            "throttled": _throttled(first, *states),
-            "device": _before_after(first, states[-1]),
+            "throttled": throttled(first, *states),
+            "device": before_after(first, states[-1]),
             "sustained": sustained_summary(seconds, sum(part.runs for part in slices), medians, states),
         }
         return [other_mode(steady.result, "sustained", fields)]
 
     def _state(self) -> dict[str, Any]:
-        lines, _ = self._phone.run(_STATE, seconds=60.0)
+        lines, _ = self._phone.run(STATE, seconds=60.0)
         return read_state(lines)
 
-    def _row(self, candidate: Candidate, fields: dict[str, Any], correct: dict[int, bool]) -> Measured:
+    def _row(self, job: Job, fields: dict[str, Any], correct: dict[int, bool]) -> Measured:
         known = {"runtime": "c", "device": dict(self.facts)}
-        return as_measured(candidate.job, {**known, **fields}, self._phone.target, 1, correct)
+        return as_measured(job, {**known, **fields}, self._phone.target, 1, correct)
 
 
 class _FailedError(Exception):
     """The student did not do what it must."""
-
-
-def read_state(lines: Sequence[str]) -> dict[str, Any]:
-    """Read what `_STATE` prints.
-
-    Returns
-    -------
-    dict
-        `khz` of the quickest core, `temperature_c` of the hottest processor zone, `battery_c`, `load` of the
-        last minute, `governor`, `supply` ("mains" or "battery"), and `thermal_status`, of which 1 and more is
-        throttling (Android's PowerManager.THERMAL_STATUS_LIGHT); what is not said is None.
-    """
-    pairs = [(found[1], clean(found[2])) for line in lines if (found := _LINE.match(line))]
-    said = dict(reversed(pairs))
-    clocks = [int(value) for name, value in pairs if name == "khz" and value.isdecimal()]
-    zones = [
-        int(value) / 1000
-        for name, value in pairs
-        if name.startswith("zone ") and "cpu" in name.lower() and value.isdecimal()
-    ]
-    battery, status = said.get("temperature", ""), said.get("Thermal Status", "")
-    load = re.match(r"\d+\.\d+", said.get("load", ""))
-    powered = [value == "true" for name, value in pairs if name.endswith(" powered")]
-    return {
-        "khz": max(clocks, default=None),
-        "temperature_c": max((value for value in zones if value < 200), default=None),
-        "battery_c": int(battery) / 10 if battery.isdecimal() else None,
-        "load": float(load[0]) if load else None,
-        "governor": said.get("governor") or None,
-        "supply": ("mains" if any(powered) else "battery") if powered else None,
-        "thermal_status": int(status) if status.isdecimal() else None,
-    }
-
-
-def _before_after(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        f"{name}_{when}": state[name]
-        for name in ("khz", "temperature_c", "battery_c", "load", "thermal_status")
-        for when, state in (("before", first), ("after", last))
-    }
-    return {"governor": first["governor"], "supply": first["supply"], **both}
-
-
-def _throttled(*states: dict[str, Any]) -> bool | None:
-    known = [state["thermal_status"] for state in states if state["thermal_status"] is not None]
-    return max(known) > 0 if known else None
 
 
 def _why(status: int, lines: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from topokd_bench.remote import Candidate, Proof
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle, open_model, quantise_input
-from topokd_edge.cli._bench_plan import REFERENCE_WINDOWS
+from topokd_edge.cli._bench_plan import REFERENCE_WINDOWS, BenchPlan
 from topokd_edge.errors import TopokdError
 from topokd_edge.student import AGREEMENT
 from topokd_edge.topology.params import ImageParams
@@ -27,6 +27,15 @@ RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "c")
 _TEACHER_VECTORS = 16
 
 
+def elsewhere(plan: BenchPlan) -> tuple[list[Job], list[str]]:
+    """Return what of a plan can run without this package, and the notes that hold there."""
+    jobs = [job for job in plan.jobs if job.args.get("backend") != "reference"]
+    notes = [note for note in plan.notes if not note.startswith("ripser+persim")]
+    if len(jobs) < len(plan.jobs) and not any(job.factory == TDA for job in jobs):
+        notes.append("tda was left out: there is no C for images of loops")
+    return jobs, notes
+
+
 def candidates(
     bundle: Bundle, jobs: list[Job], held_out: HeldOut, machine: str, notes: list[str]
 ) -> Iterator[Candidate]:
@@ -36,6 +45,18 @@ def candidates(
         for job in jobs:
             if job.runtime == wanted:
                 yield _model(bundle, job, runtime, held_out)
+    yield from c_candidates(bundle, jobs, held_out, machine, notes)
+
+
+def c_jobs(jobs: list[Job]) -> list[Job]:
+    """Return the jobs that there may be C of, one of each pipeline."""
+    return [job for job in jobs if _building(job) is not None]
+
+
+def c_candidates(
+    bundle: Bundle, jobs: list[Job], held_out: HeldOut, machine: str, notes: list[str]
+) -> Iterator[Candidate]:
+    """Yield the jobs that there is C of, each built when it is its turn; what cannot be built is noted."""
     for job in jobs:
         build = _building(job)
         if build is not None:

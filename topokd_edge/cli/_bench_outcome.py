@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topokd_bench.local import Measured
+from topokd_bench.result import BenchResult
+from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli._bench_int8 import Int8Cost
@@ -89,6 +91,15 @@ class Outcome:
             target: [item for item in self.measured if item.result.target == target] for target in targets
         }
 
+    def cut_short(self, target: str, error: DeviceError, rest: Sequence[str], threads: int = 1) -> None:
+        """Take in what ended a target before the pipelines of `rest` were measured."""
+        self.ended.append(error)
+        self.measured += [
+            Measured(BenchResult(target, "measured", pipeline, "-", threads=threads, error=str(error)))
+            for pipeline in rest
+        ]
+        self.notes.append(f"{target}: partial: {error.message}; not measured: {', '.join(rest) or 'nothing'}")
+
     def refuse_failed(self) -> None:
         """Raise DeviceError for a target that ended early, or that could measure nothing."""
         if self.ended:
@@ -103,3 +114,24 @@ class Outcome:
                     ],
                     hint=self.hint,
                 )
+
+
+def tried_on(target: str, items: Sequence[Measured], chosen: int, held_out: HeldOut) -> list[str]:
+    """Return on how many held-out windows a device was tried, and its float C, where that is not all.
+
+    Parameters
+    ----------
+    target, items
+        The device and its results.
+    chosen
+        Windows that it was given at most.
+    held_out
+        All there are.
+    """
+    notes, count = [], len(held_out.x)
+    if held_out.y is not None and chosen < count:
+        notes.append(f"{target}: tried on {chosen} of {count} held-out windows")
+    few = {item.result.windows for item in items} & set(range(1, chosen))
+    if few:
+        notes.append(f"{target}: float pipelines in C were tried on {min(few)} of {count} held-out windows")
+    return notes

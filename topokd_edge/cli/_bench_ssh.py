@@ -10,14 +10,13 @@ from typing import Any
 from topokd_bench.local import Job, Measured, lasting
 from topokd_bench.pipelines import TDA
 from topokd_bench.remote import Bench
-from topokd_bench.result import BenchResult
 from topokd_bench.ssh import Agent, parse_address
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.cli import _bench_tables
-from topokd_edge.cli._bench_candidates import candidates
+from topokd_edge.cli._bench_candidates import candidates, elsewhere
 from topokd_edge.cli._bench_local import effort_of, refuse_threads
-from topokd_edge.cli._bench_outcome import Asked, Outcome
+from topokd_edge.cli._bench_outcome import Asked, Outcome, tried_on
 from topokd_edge.cli._bench_plan import BenchPlan, find_run, make_plan
 from topokd_edge.errors import DeviceError
 from topokd_edge.progress import Progress
@@ -40,11 +39,9 @@ def measure(asked: Asked, targets: Sequence[str], progress: Progress) -> Outcome
     with tempfile.TemporaryDirectory(prefix="topokd-bench-") as folder:
         bundle, run = asked.bundle, find_run(asked.bundle, asked.run)
         plan = make_plan(bundle, run, Path(folder), windows=asked.windows)
+        jobs, notes = elsewhere(plan)
         found.subjects = plan.subjects
-        found.notes += [note for note in plan.notes if not note.startswith("ripser+persim")]
-        jobs = [job for job in plan.jobs if job.args.get("backend") != "reference"]
-        if len(jobs) < len(plan.jobs) and not any(job.factory == TDA for job in jobs):
-            found.notes.append("tda was left out: there is no C for images of loops")
+        found.notes += notes
         for target in targets:
             _measure_one(asked, target, plan, jobs, found, progress)
     found.notes += _remarks(found)
@@ -96,12 +93,8 @@ def _measure_one(
     except DeviceError as error:
         if not done:
             raise
-        found.ended.append(error)
         rest = [pipeline for pipeline in pipelines if pipeline not in done]
-        found.measured += [_missed(target, pipeline, str(error), asked.threads[0]) for pipeline in rest]
-        found.notes.append(
-            f"{target}: partial: {error.message}; not measured: {', '.join(rest) or 'nothing'}"
-        )
+        found.cut_short(target, error, rest, asked.threads[0])
     progress(target, len(pipelines), len(pipelines))
 
 
@@ -109,19 +102,10 @@ def _about(
     target: str, items: list[Measured], bench: Bench, held_out: HeldOut, facts: dict[str, Any]
 ) -> list[str]:
     """Return on how many windows pipelines were tried, and that a device has no runtime."""
-    notes, count = [], len(held_out.x)
-    if held_out.y is not None and len(bench.chosen) < count:
-        notes.append(f"{target}: tried on {len(bench.chosen)} of {count} held-out windows")
-    few = {item.result.windows for item in items} & set(range(1, len(bench.chosen)))
-    if few:
-        notes.append(f"{target}: float pipelines in C were tried on {min(few)} of {count} held-out windows")
+    notes = tried_on(target, items, len(bench.chosen), held_out)
     if {item.result.runtime for item in items if not item.result.error} <= {"c"}:
         notes.append(f"{target}: no runtime for model files works there; {wheels_for(facts)}")
     return notes
-
-
-def _missed(target: str, pipeline: str, why: str, threads: int) -> Measured:
-    return Measured(BenchResult(target, "measured", pipeline, "-", threads=threads, error=why))
 
 
 def _first_that_works(

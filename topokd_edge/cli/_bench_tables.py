@@ -181,7 +181,7 @@ def _int8_is_slower(measured: list[Measured]) -> bool:
     speeds = {
         item.result.pipeline: item.result.latency_ms["p50"]
         for item in reversed(firsts(measured))  # of several runtimes the first
-        if item.result.latency_ms is not None and item.result.runtime != "onnxruntime"
+        if item.result.latency_ms is not None and item.result.runtime not in ("onnxruntime", "c")
     }
     plain = not any(item.result.device.get("int8_dot_products") for item in measured)
     return plain and speeds.get(_YARDSTICK, 0.0) > speeds.get("student.float32", float("inf"))
