@@ -68,6 +68,7 @@ class Registers:
         self.begun = time.monotonic()
         self.hz = 0.0
         self.speed = 1.0
+        self.for_fpu = False
 
     def get(self, address: int) -> int:
         return self.kept.get(address, 0)
@@ -80,6 +81,10 @@ class Registers:
 
     def elapsed(self, hz: float) -> int:
         return int((time.monotonic() - self.begun) * hz * self.speed) & 0xFFFFFFFF
+
+    def runs(self) -> bool:
+        """A float is a fault where the unit is off (CPACR); Unicorn's is on after reset already."""
+        return not self.for_fpu or self.get(0xE000ED88) >> 20 & 15 == 15
 
     def cycles(self) -> int:
         on = self.get(0xE000EDFC) >> 24 & 1 and self.get(0xE0001000) & 1
@@ -95,7 +100,7 @@ class Nrf52840(Registers):
     def on(self) -> bool:
         uart, pins = self.UART, self.get(0x50000518) >> 6 & 1
         right = [self.get(uart + at) for at in (0x500, 0x50C, 0x514, 0x524)]
-        return bool(pins) and right == [4, 6, 8, 0x01D7E000] and self.get(0x50000720) & 3 == 0
+        return self.runs() and bool(pins) and right == [4, 6, 8, 0x01D7E000] and self.get(0x50000720) & 3 == 0
 
     def read(self, address: int) -> int:
         if address == self.UART + 0x108 and self.on() and self.get(self.UART):
@@ -170,7 +175,7 @@ class Stm32l4r5(Registers):
         by_hsi = self.get(self.RCC + 0x88) >> 10 & 3 == 2 and self.get(self.RCC) >> 8 & 1
         divider = self.get(self.UART + 0x0C)
         right = divider and abs(256 * 16e6 / divider / 115200 - 1) < 0.01
-        return bool(pins and by_hsi and right and self.get(self.UART) & 0b1101 == 0b1101)
+        return bool(self.runs() and pins and by_hsi and right and self.get(self.UART) & 0b1101 == 0b1101)
 
 
 class Rp2040(Registers):
@@ -253,6 +258,7 @@ def emulate(board: str, image: bytes, address: int, ram: int, core: str, wire: W
     machine.mem_write(address, image)
     registers = MODELS[board](wire)
     registers.speed = speed
+    registers.for_fpu = b"kernel=FPU" in image
     for page in registers.PAGES:  # type: ignore[attr-defined]
         machine.mmio_map(
             page,

@@ -13,6 +13,7 @@ from serial_board import EmulatedBoard
 from topokd_bench.serial.board import Board
 from topokd_bench.serial.link import Link
 from topokd_bench.serial.port import Port
+from topokd_export.c.board_programs import Program, student_program
 from topokd_export.c.boards import BOARD_PORTS, BoardImage, build_board, open_port
 from topokd_export.c.on_core import raw_samples
 
@@ -28,9 +29,14 @@ def content() -> bytes:
     return random_int8(SEED)
 
 
+def program(core: str = "cortex-m4") -> Program:
+    return student_program(content(), app(graph_of(content())), core)
+
+
 @functools.cache
 def image(name: str = "nrf52840-dk") -> BoardImage:
-    return build_board(content(), app(graph_of(content())), DIGEST, open_port(name))
+    port = open_port(name)
+    return build_board(program(port.core), DIGEST, port)
 
 
 def cases(n: int = 4) -> tuple[np.ndarray, np.ndarray]:

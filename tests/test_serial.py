@@ -21,6 +21,7 @@ from topokd_bench.result import BenchResult
 from topokd_bench.serial import link, port
 from topokd_bench.serial.board import Board
 from topokd_bench.serial.port import Port, VanishedError, parse_target
+from topokd_export.c.board_programs import student_program
 from topokd_export.c.boards import BOARD_PORTS, BoardImage, build_board, open_port
 from topokd_export.c.integer_graph import Conv
 from topokd_export.export import export_student
@@ -99,7 +100,11 @@ def flashed(made: tuple[Path, Path]) -> BoardImage:
     from topokd_export.c.writer import app_numbers
 
     tflite = bundle.model_path("tflite", "int8").read_bytes()
-    return build_board(tflite, app_numbers(bundle.manifest), bundle.digest, open_port("nrf52840-dk"))
+    return build_board(
+        student_program(tflite, app_numbers(bundle.manifest), "cortex-m4"),
+        bundle.digest,
+        open_port("nrf52840-dk"),
+    )
 
 
 @pytest.fixture
@@ -246,7 +251,9 @@ def test_a_real_bundle_on_every_board(name: str, made: tuple[Path, Path], comman
     from topokd_export.c.writer import app_numbers
 
     tflite = bundle.model_path("tflite", "int8").read_bytes()
-    built = build_board(tflite, app_numbers(bundle.manifest), bundle.digest, open_port(name))
+    port = open_port(name)
+    program = student_program(tflite, app_numbers(bundle.manifest), port.core)
+    built = build_board(program, bundle.digest, port)
     with EmulatedBoard(built, seed=4, drop=1e-4, flip=1e-4) as board:
         code, document, err = command(*words(made, board.path, "--json"))
     assert code == 0, err

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 from c_cases import app, graph_of, tflm_logits
-from serial_cases import DIGEST, cases, connected, content, every_board, image
+from serial_cases import DIGEST, cases, connected, content, every_board, image, program
 from test_serial_frames import a_frame, damaged
 from topokd_bench.serial import link
 from topokd_bench.serial.board import Board
-from topokd_bench.serial.frames import Frame, Unpacker, pack
+from topokd_bench.serial.frames import VERSION, Frame, Unpacker, pack
 from topokd_bench.serial.link import Kind, Link, RefusedError, Why
 from topokd_bench.serial.port import Port
 from topokd_export.c import boards
@@ -86,7 +86,7 @@ def test_the_images_hold_what_was_linked(name: str, tmp_path: Path) -> None:
 
 
 def test_the_same_bundle_gives_the_same_image() -> None:
-    again = build_board(content(), app(graph_of(content())), DIGEST, open_port("nrf52840-dk"))
+    again = build_board(program(), DIGEST, open_port("nrf52840-dk"))
     assert again.files["bin"] == image().files["bin"]
 
 
@@ -123,7 +123,7 @@ def test_parts_that_overlap_and_no_parts_are_refused() -> None:
 def test_a_student_that_does_not_fit_is_refused_with_the_numbers() -> None:
     small = replace(open_port("nrf52840-dk"), ram=Place(0x20000000, 0x4400), flash=Place(0, 100))
     with pytest.raises(CheckFailedError, match="does not fit") as caught:
-        build_board(content(), app(graph_of(content())), DIGEST, small)
+        build_board(program(), DIGEST, small)
     assert [text.partition(":")[0] for text in caught.value.problems] == ["RAM", "flash"]
     with pytest.raises(UsageError, match=r"nrf52840-dk, nucleo-l4r5zi, pico"):
         open_port("arduino")
@@ -135,7 +135,7 @@ def test_code_that_does_not_fit_is_refused_by_the_linker() -> None:
     room = sum(layer.weight.size for layer in graph.layers if hasattr(layer, "weight")) + 100
     small = replace(open_port("nrf52840-dk"), flash=Place(0, room))
     with pytest.raises(CheckFailedError) as caught:
-        build_board(content(), app(graph), DIGEST, small)
+        build_board(program(), DIGEST, small)
     assert "FLASH" in str(caught.value)
 
 
@@ -211,7 +211,10 @@ def test_six_thousand_wild_requests_leave_the_firmware_well() -> None:
         for _ in range(6000):
             kind = rng.choice([*Kind, rng.randrange(256)])
             frame = Frame(
-                kind, rng.randrange(256), a_frame(rng).payload, rng.choice([1, 1, 1, rng.randrange(256)])
+                kind,
+                rng.randrange(256),
+                a_frame(rng).payload,
+                rng.choice([VERSION, VERSION, VERSION, rng.randrange(256)]),
             )
             talk._wire.write(pack(frame) if rng.random() < 0.7 else damaged(rng, pack(frame)))
             talk._wire.read(time.monotonic() + 0.02)
@@ -234,7 +237,7 @@ def test_the_firmware_answers_another_version_with_its_own(shared_board: Link) -
             for frame in unpacker.feed(wire.read(time.monotonic() + 5.0))
             if frame and frame.sequence == 77
         ]
-    assert found == [Frame(Kind.ERROR, 77, bytes([Why.VERSION]), 1)]
+    assert found == [Frame(Kind.ERROR, 77, bytes([Why.VERSION]), 2)]
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +301,7 @@ def test_the_nordic_port_talks_through_qemus_nrf51(tmp_path: Path, monkeypatch: 
     """The nRF51 of QEMU's micro:bit has the UART and clock that the nRF52840 keeps, and an older core."""
     monkeypatch.setattr(boards, "STACK_BYTES", 0x1000)
     small = {"core": "cortex-m0plus", "flash": Place(0, 0x40000), "ram": Place(0x20000000, 0x4000)}
-    own = build_board(content(), app(graph_of(content())), DIGEST, replace(open_port("nrf52840-dk"), **small))
+    own = build_board(program("cortex-m0plus"), DIGEST, replace(open_port("nrf52840-dk"), **small))
     with in_qemu("microbit", own.files["elf"], tmp_path) as board:
         every_layer_is_right(board)
 
@@ -317,6 +320,6 @@ def test_the_picos_port_talks_through_qemus_pl011(tmp_path: Path, monkeypatch: p
         return link_as_it_is(files, core, flags, [s.replace("rp2040.c", "same.c") for s in sources], **how)
 
     monkeypatch.setattr(boards, "link", link_with_own_start)
-    built = build_board(content(), app(graph_of(content())), DIGEST, own)
+    built = build_board(program("cortex-m3"), DIGEST, own)
     with in_qemu("lm3s6965evb", built.files["elf"], tmp_path) as board:
         every_layer_is_right(board)

@@ -153,7 +153,7 @@ def test_stuffing_holds_no_zero_and_comes_back(body: bytes) -> None:
 
 
 def test_a_frame_is_written_out() -> None:
-    body = b"\x01\x03\x05\x00\xff"
+    body = b"\x02\x03\x05\x00\xff"
     crc = zlib.crc32(body).to_bytes(4, "little")
     assert pack(Frame(3, 5, b"\x00\xff")) == b"\0" + stuff(body + crc) + b"\0"
     assert zlib.crc32(b"123456789") == 0xCBF43926  # the check value of this CRC
@@ -332,7 +332,7 @@ def test_six_thousand_wild_answers_give_an_answer_or_a_device_error() -> None:
 HELLO = np.array([1000, 1000, 3, 2, 5, 4, 100, 200], "<u4").tobytes() + bytes(32)
 
 
-def conversation(run: bytes, hello: bytes = HELLO + b"board=x\x1b[2J\ncore=y\n") -> Board:
+def conversation(run: bytes, hello: bytes = HELLO + b"board=x\x1b[2J\npipeline=student.int8\n") -> Board:
     answers = {
         Kind.HELLO: hello,
         Kind.SAMPLES: b"",
@@ -345,10 +345,10 @@ def conversation(run: bytes, hello: bytes = HELLO + b"board=x\x1b[2J\ncore=y\n")
 
 
 def test_what_a_board_says_of_itself_cannot_steer_a_terminal() -> None:
-    assert conversation(b"").greet().about == {"board": "x?[2J", "core": "y"}
+    assert conversation(b"").greet().about == {"board": "x?[2J", "pipeline": "student.int8"}
 
 
-@pytest.mark.parametrize("hello", [b"", HELLO[:-1], bytes(64)])
+@pytest.mark.parametrize("hello", [b"", HELLO[:-1], bytes(64), HELLO + b"board=x\n"])
 def test_a_greeting_that_is_none(hello: bytes) -> None:
     with pytest.raises(DeviceError, match="nonsense to HELLO"):
         conversation(b"", hello).greet()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,13 @@ from topokd_bench.serial.board import Board
 from topokd_bench.serial.link import Link
 from topokd_bench.serial.measure import TIMED_WINDOWS, Seen, as_result, time_windows
 from topokd_bench.serial.port import Port, parse_target
-from topokd_bench.types import Array
 from topokd_bench.windows import HeldOut
-from topokd_export.c.arena import plan_arena
-from topokd_export.c.bundled import levels_of
-from topokd_export.c.on_core import checksum, raw_samples, reference
-from topokd_export.c.tflite_reader import read_integer_graph
-from topokd_export.c.writer import app_numbers
+from topokd_export.c.board_programs import PIPELINES
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import console
 from topokd_edge.cli._bench_outcome import Asked, Outcome
-from topokd_edge.cli._bench_plan import find_run, student_windows
+from topokd_edge.cli._bench_serial_proofs import Proof, proof_of
 from topokd_edge.errors import BadInputError, CheckFailedError, DeviceError
 from topokd_edge.progress import Progress
 
@@ -31,7 +25,7 @@ WINDOWS = 100
 """Held-out windows sent to a board: a window takes a third of a second on the wire."""
 _STEPS = 4
 _HEADS = [
-    *("board", "core", "MHz", "p50 ms", "p95 ms", "p99 ms", "runs"),
+    *("board", "pipeline", "core", "MHz", "p50 ms", "p95 ms", "p99 ms", "runs"),
     *("RAM B", "stack B", "flash B", "accuracy"),
 ]
 
@@ -44,55 +38,21 @@ def measure(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
     DeviceError
         When a port cannot be used, or its board does not answer, or vanishes before it was timed.
     BadInputError
-        When the firmware on the board is of another bundle; when the bundle has no int8 TFLite file.
+        When the firmware on the board is of another bundle; when the bundle or its run does not have the
+        pipeline that is on the board.
     CheckFailedError
-        When a layer gives a wrong byte.
+        When a layer gives a wrong bit.
     MissingError
         When this machine has no C compiler to prove the board with.
     """
-    held_out, subjects, notes = student_windows(asked.bundle, find_run(asked.bundle, asked.run))
-    found = Outcome(subjects=subjects, notes=notes)
+    found = Outcome()
     found.show = lambda: _show(asked.name, found.measured)
     for target in targets:
-        _measure_one(asked, target, held_out, found, progress)
+        _measure_one(asked, target, found, progress)
     return found
 
 
-class _Proof:
-    """The student of a bundle, and what each of its layers must give for the self-test windows."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        path, app = bundle.model_path("tflite", "int8"), app_numbers(bundle.manifest)
-        self.graph = read_integer_graph(path.read_bytes())
-        self.model_bytes = path.stat().st_size
-        self.arena_bytes = plan_arena(self.graph).arena_bytes
-        self._levels = levels_of(self.graph, bundle.self_test()["x"])
-        self._expected = reference(self.graph, app, self._levels)
-        self._normalisation = app.normalisation
-
-    def fields(self, bundle: Bundle, vectors: int) -> dict[str, Any]:
-        """Return what a result says of the student and of its proof."""
-        layers = len(self.graph.layers)
-        return {
-            "model_bytes": self.model_bytes,
-            "macs": bundle.manifest.macs,
-            "arena_bytes": self.arena_bytes,
-            "self_test": {
-                "vectors": vectors,
-                "layers": layers,
-                "layer_vectors": vectors,
-                "bundle": bundle.digest,
-            },
-        }
-
-    def windows(self) -> Iterator[tuple[Array, list[int]]]:
-        """Yield each self-test window in raw units, (length, channels), and a checksum for every layer."""
-        for levels, (sums, logits) in zip(self._levels, self._expected, strict=True):
-            samples = raw_samples(levels, self.graph, self._normalisation)
-            yield samples, [*sums[:-1], checksum(logits)]
-
-
-def _measure_one(asked: Asked, target: str, held_out: HeldOut, found: Outcome, progress: Progress) -> None:
+def _measure_one(asked: Asked, target: str, found: Outcome, progress: Progress) -> None:
     progress(target, 0, _STEPS, "connecting")
     correct: dict[int, bool] = {}
     with Port(parse_target(target)) as port:
@@ -100,17 +60,20 @@ def _measure_one(asked: Asked, target: str, held_out: HeldOut, found: Outcome, p
         board = Board(link)
         seen = Seen(board.greet())
         _refuse_other(asked.bundle, target, seen.hello.digest)
-        progress(target, 1, _STEPS, "self-test")
-        student = _Proof(asked.bundle)
-        _prove(target, board, student, seen)
+        name = _known(target, seen.hello.pipeline)
+        progress(target, 1, _STEPS, f"proving {name}")
+        proof = proof_of(name, asked.bundle, asked.run)
+        found.subjects = proof.subjects
+        found.notes += [note for note in proof.notes if note not in found.notes]
+        _prove(target, board, proof, seen)
         seen.ticks_hz = board.ticks_hz_seen()
         try:
             progress(target, 2, _STEPS, "timing")
-            timed = [window.T for window in held_out.x[held_out.spread(TIMED_WINDOWS)]]
+            timed = [window.T for window in proof.held_out.x[proof.held_out.spread(TIMED_WINDOWS)]]
             time_windows(board, timed, asked.seconds, seen)
             seen.stack_bytes = board.stack_bytes()
             progress(target, 3, _STEPS, "held-out windows")
-            correct = _classify(target, board, held_out, asked.windows or WINDOWS, seen, found)
+            correct = _classify(target, board, proof.held_out, asked.windows or WINDOWS, seen, found)
         except DeviceError as error:
             if not seen.ns:
                 raise
@@ -119,9 +82,23 @@ def _measure_one(asked: Asked, target: str, held_out: HeldOut, found: Outcome, p
                 f"{target}: partial: {error.message}; {len(seen.ns)} runs were timed, no accuracy"
             )
     facts = {"baud": port.baud, "requests_repeated": link.repeats}
-    result = as_result(target, seen, student.fields(asked.bundle, seen.vectors), facts)
-    found.measured.append(Measured(result, correct))
+    known = {**proof.fields, "self_test": _proven(asked.bundle, proof, seen)}
+    found.measured.append(Measured(as_result(target, seen, known, facts), correct))
     progress(target, _STEPS, _STEPS)
+
+
+def _proven(bundle: Bundle, proof: Proof, seen: Seen) -> dict[str, Any]:
+    layers = len(proof.layers)
+    return {"vectors": seen.vectors, "layers": layers, "layer_vectors": seen.vectors, "bundle": bundle.digest}
+
+
+def _known(target: str, name: str) -> str:
+    if name not in PIPELINES:
+        raise DeviceError(
+            f"{target}: the firmware on the board is of {name!r}, which this program does not know",
+            hint="build and flash it again: topokd-edge firmware",
+        )
+    return name
 
 
 def _refuse_other(bundle: Bundle, target: str, digest: str) -> None:
@@ -134,22 +111,26 @@ def _refuse_other(bundle: Bundle, target: str, digest: str) -> None:
         )
 
 
-def _prove(target: str, board: Board, student: _Proof, seen: Seen) -> None:
-    """Compare every layer, for every self-test window, with the plain kernels on this machine."""
-    names = [layer.name for layer in student.graph.layers]
-    for index, (samples, expected) in enumerate(student.windows()):
+def _prove(target: str, board: Board, proof: Proof, seen: Seen) -> None:
+    """Compare every layer, for every window of the proof, with what this machine found."""
+    for index, (samples, expected) in enumerate(proof.cases):
         board.load(samples)
         if index == 0:
             seen.cold_ns = board.run().ns
         logits, sums = board.layers()
-        got = [*sums[:-1], checksum(logits.tobytes())]
-        for name, one, wanted in zip(names, got, expected, strict=True):
+        got = [*sums[:-1], proof.checksum(logits.tobytes())]
+        if len(got) != len(expected):
+            raise CheckFailedError(
+                f"{target}: {seen.hello.pipeline} has {len(got)} layers on the board, {len(expected)} here",
+                hint="build and flash the firmware again, with the run that the bundle is from",
+            )
+        for name, one, wanted in zip(proof.layers, got, expected, strict=True):
             if one != wanted:
                 raise CheckFailedError(
-                    f"{target}: self-test window {index} goes wrong at {name}: checksum {one:#010x}, "
+                    f"{target}: window {index} of the proof goes wrong at {name}: checksum {one:#010x}, "
                     f"expected {wanted:#010x}",
-                    hint="build and flash the firmware again; if it stays, the compiler, a kernel or the "
-                    "board's memory is at fault",
+                    hint="build and flash the firmware again, of this bundle and its run; if it stays, the "
+                    "compiler, a kernel or the board's memory is at fault",
                 )
         seen.vectors += 1
 
@@ -179,6 +160,7 @@ def _show(name: str, measured: list[Measured]) -> None:
     rows = [
         [
             str(result.device["name"]),
+            result.pipeline,
             str(result.device["core"]),
             f"{result.device['clock_mhz']:g}",
             *(f"{_latency(result.latency_ms)[key]:.3f}" for key in ("p50", "p95", "p99")),
@@ -190,7 +172,7 @@ def _show(name: str, measured: list[Measured]) -> None:
         ]
         for result in (item.result for item in measured)
     ]
-    console.table(f"{name}: student.int8 on a board", _HEADS, rows)
+    console.table(f"{name} on a board", _HEADS, rows)
 
 
 def _latency(value: dict[str, Any] | None) -> dict[str, Any]:

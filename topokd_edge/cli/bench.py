@@ -100,7 +100,7 @@ def bench(
     On a device behind SSH, every model runs in the first runtime there is, the C student last; nothing stays.
     On an Android device behind adb, the C student is proven and timed; nothing stays.
     In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
-    On a board on a serial port, every layer is proven first, and the board's own counter times the student.
+    On a board on a serial port, every layer of the pipeline there is proven, then timed by its own counter.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
     Example: topokd-edge bench bundles/watch --on local --out bench.json

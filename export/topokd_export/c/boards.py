@@ -1,4 +1,4 @@
-"""The bench firmware of real boards: a student and a program that answers a bench over a serial port."""
+"""The bench firmware of real boards: a pipeline and a program that answers a bench over a serial port."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from importlib import resources
 
 from topokd_edge.errors import CheckFailedError, UsageError
 from topokd_export.c import literals
+from topokd_export.c.board_programs import Program
 from topokd_export.c.firmware import compiler_version, link
-from topokd_export.c.host import SOURCES
 from topokd_export.c.images import RP2040_FAMILY, flat, intel_hex, load_parts, uf2
-from topokd_export.c.on_core import StudentOnCore
-from topokd_export.c.qemu import WRAP
-from topokd_export.c.writer import AppNumbers, write_c
 
 BAUD = 115_200
 STACK_BYTES = 0x4000
@@ -133,15 +130,13 @@ def open_port(name: str) -> BoardPort:
     return BOARD_PORTS[name]
 
 
-def build_board(tflite: bytes, app: AppNumbers, digest: str, port: BoardPort) -> BoardImage:
-    """Build the firmware that benches a student on a board.
+def build_board(program: Program, digest: str, port: BoardPort) -> BoardImage:
+    """Build the firmware that benches a pipeline on a board.
 
     Parameters
     ----------
-    tflite
-        Content of the int8 TFLite file.
-    app
-        What the app must know.
+    program
+        The pipeline, for the board's core.
     digest
         SHA-256 of the bundle, hexadecimal, which the firmware says over the wire.
     port
@@ -152,29 +147,29 @@ def build_board(tflite: bytes, app: AppNumbers, digest: str, port: BoardPort) ->
     MissingError
         When ziglang is not installed.
     CheckFailedError
-        When the student does not fit, or the C does not compile.
+        When the pipeline does not fit, or the C does not compile.
     """
-    student = StudentOnCore(tflite, app, port.core)
-    _refuse_misfit(student, port)
+    _refuse_misfit(program, port)
     about = {
         "board": port.name,
         "core": port.core,
+        "pipeline": program.pipeline,
         "compiler": compiler_version("zig"),
-        "kernel": student.kernel,
-        "flags": " ".join(student.flags),
+        "kernel": program.kernel,
+        "flags": " ".join(program.flags),
         "code": "RAM" if port.flash is None else "flash",
     }
-    folder = resources.files("topokd_export.c")
-    texts = {name: (folder / "boards" / name).read_text("utf-8") for name in (*_SHARED, port.source)}
-    texts["wrapped.h"] = (folder / "emulation" / "wrapped.h").read_text("utf-8")
-    texts["board.ld"] = _script((folder / "boards" / "board.ld").read_text("utf-8"), port)
-    texts["config.h"] = _config(digest, about)
+    folder = resources.files("topokd_export.c") / "boards"
+    texts = {name: (folder / name).read_text("utf-8") for name in (*_SHARED, port.source)}
+    texts["board.ld"] = _script((folder / "board.ld").read_text("utf-8"), port)
+    texts["config.h"] = _config(program, digest, about)
     elf = link(
-        {**write_c(student.graph, app, None), **texts},
+        {**program.files, **texts},
         port.core,
-        (*student.flags, *WRAP, "-Wl,-T,board.ld"),
-        (*_PROGRAM, port.source, *SOURCES),
+        (*program.flags, *program.more_flags, "-Wl,-T,board.ld"),
+        (*_PROGRAM, port.source, *program.sources),
         placed=True,
+        fpu=program.fpu,
     )
     return BoardImage(port, _images(elf, port), about)
 
@@ -185,11 +180,10 @@ def _images(elf: bytes, port: BoardPort) -> dict[str, bytes]:
     return {**files, "uf2": uf2(parts, RP2040_FAMILY)} if port.suffix == "uf2" else files
 
 
-def _refuse_misfit(student: StudentOnCore, port: BoardPort) -> None:
+def _refuse_misfit(program: Program, port: BoardPort) -> None:
     """Refuse what cannot fit before anything is built: samples of a window are kept as floats."""
-    needs = student.needs
-    window = 4 * student.graph.input.bytes
-    ram = needs.ram_bytes + window + STACK_BYTES
+    needs = program.needs
+    ram = needs.ram_bytes + program.window_bytes + STACK_BYTES
     limits = {"RAM": (ram + (needs.flash_bytes if port.flash is None else 0), port.ram.size)}
     if port.flash is not None:
         limits["flash"] = (needs.flash_bytes, port.flash.size)
@@ -200,16 +194,17 @@ def _refuse_misfit(student: StudentOnCore, port: BoardPort) -> None:
     ]
     if problems:
         raise CheckFailedError(
-            f"the student does not fit {port.title}",
+            f"{program.pipeline} does not fit {port.title}",
             problems=problems,
-            hint="train a narrower student or shorter windows, or take another board",
+            hint="take another board, or train a narrower model or shorter windows",
         )
 
 
-def _config(digest: str, about: Mapping[str, str]) -> str:
+def _config(program: Program, digest: str, about: Mapping[str, str]) -> str:
     text = literals.string("".join(f"{key}={value}\n" for key, value in about.items()))
     values = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(digest))
     numbers = {"DIGEST": values, "ABOUT": text, "STACK_BYTES": f"{STACK_BYTES}U"}
+    numbers["OUTPUTS"] = ", ".join(f"{{{value}U, {size}U}}" for value, size in (*program.outputs, (0, 0)))
     return "".join(f"#define BENCH_{key} {value}\n" for key, value in numbers.items())
 
 

@@ -93,7 +93,7 @@ class FloatOnCore:
             When a logit is farther off than `TOLERANCE`, or a bit of the core's differs.
         """
         logits = self._here().run(windows)
-        self._compare(logits, expected)
+        refuse_far_logits(logits, expected)
         firmware = self.firmware or self.build()
         executions = []
         for index in range(counted):
@@ -137,12 +137,20 @@ class FloatOnCore:
                 hint="the compiler or the library of floats is at fault",
             )
 
-    def _compare(self, logits: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
-        scale = np.abs(expected).max(axis=1, keepdims=True)
-        wrong = np.abs(logits - expected) > TOLERANCE * scale
-        if not np.isfinite(logits).all() or wrong.any():
-            index = int(np.flatnonzero((wrong | ~np.isfinite(logits)).any(axis=1))[0])
-            raise CheckFailedError(
-                f"window {index}: the C gives the logits {logits[index].tolist()}, onnxruntime "
-                f"{expected[index].tolist()}: farther off than {TOLERANCE:g} of the greatest"
-            )
+
+def refuse_far_logits(logits: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
+    """Compare logits of the C with those of onnxruntime, (n, classes) each.
+
+    Raises
+    ------
+    CheckFailedError
+        When one is farther off than `TOLERANCE`.
+    """
+    scale = np.abs(expected).max(axis=1, keepdims=True)
+    wrong = np.abs(logits - expected) > TOLERANCE * scale
+    if not np.isfinite(logits).all() or wrong.any():
+        index = int(np.flatnonzero((wrong | ~np.isfinite(logits)).any(axis=1))[0])
+        raise CheckFailedError(
+            f"window {index}: the C gives the logits {logits[index].tolist()}, onnxruntime "
+            f"{expected[index].tolist()}: farther off than {TOLERANCE:g} of the greatest"
+        )

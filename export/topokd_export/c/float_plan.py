@@ -69,6 +69,13 @@ def float_ram_bytes(pipeline: FloatPipeline, plan: FloatPlan) -> int:
     return plan.arena_bytes + _rounded(4 * plan.scratch_values) + _rounded(window + _STATE)
 
 
+def layer_outputs(pipeline: FloatPipeline) -> list[tuple[int, int]]:
+    """Return where every layer but the last leaves its output: first value in the arena, bytes."""
+    offsets = plan_floats(pipeline).offsets
+    tensors = [layer.output for layer in pipeline.layers[:-1]]
+    return [(offsets[tensor.name] // 4, tensor.bytes) for tensor in tensors]
+
+
 def constant_bytes(pipeline: FloatPipeline) -> int:
     """Return the bytes of all weights and tables, as they lie in flash."""
     weights = sum(

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,15 @@ from topokd_bench.ssh import clean
 from topokd_bench.types import Array
 from topokd_edge.bundle import DeviceError
 
+INT8_STUDENT = "student.int8"
+"""The one pipeline whose logits are int8; those of all others are 32-bit floats."""
 PIECE = 256
 """Bytes of a window in one frame: a damaged one costs little."""
 _ROUNDS = 3
 """Times a window is sent, at most: a board that restarts forgets it."""
 _NUMBER_NAMES = (
     *("ticks_hz", "clock_hz", "channels", "length", "classes", "layers"),
-    *("student_bytes", "image_bytes"),
+    *("pipeline_bytes", "image_bytes"),
 )
 _NUMBERS = struct.Struct(f"<{len(_NUMBER_NAMES)}I32s")
 _CLOCK_TOLERANCE = 0.03
@@ -40,13 +43,13 @@ class Hello:
     ticks_hz, clock_hz
         Rate of the counter it times with, and clock of the core.
     channels, length, classes, layers
-        Of the student.
-    student_bytes, image_bytes
-        All memory of the student; code, tables and weights of the whole firmware.
+        Of the pipeline.
+    pipeline_bytes, image_bytes
+        All memory of the pipeline; code, tables and weights of the whole firmware.
     digest
         Of the bundle, hexadecimal.
     about
-        `board`, `core`, `compiler`, `kernel`, `flags`, `code`.
+        `board`, `core`, `pipeline`, `compiler`, `kernel`, `flags`, `code`.
     """
 
     ticks_hz: int
@@ -55,17 +58,27 @@ class Hello:
     length: int
     classes: int
     layers: int
-    student_bytes: int
+    pipeline_bytes: int
     image_bytes: int
     digest: str
     about: Mapping[str, str]
 
+    @property
+    def pipeline(self) -> str:
+        """Which pipeline is on the board."""
+        return self.about["pipeline"]
+
+    @property
+    def logit(self) -> np.dtype[Any]:
+        """Type of a logit on the wire."""
+        return np.dtype(np.int8 if self.pipeline == INT8_STUDENT else "<f4")
+
 
 @dataclass(frozen=True)
 class Ran:
-    """One window: int8 logits (classes,), and how long it took."""
+    """One window: logits (classes,), int8 or float32, and how long it took."""
 
-    logits: npt.NDArray[np.int8]
+    logits: npt.NDArray[Any]
     ns: int
 
 
@@ -105,7 +118,7 @@ class Board:
         about = {key: value for key, _, value in pairs if key}
         said = dict(zip(_NUMBER_NAMES, numbers[:-1], strict=True))
         self.hello = Hello(**said, digest=numbers[-1].hex(), about=about)
-        if not all(numbers[:-1]):
+        if not all(numbers[:-1]) or "pipeline" not in about:
             raise self._nonsense("HELLO")
         return self.hello
 
@@ -121,10 +134,10 @@ class Board:
         Raises
         ------
         DeviceError
-            When the board answers nonsense, or its student fails.
+            When the board answers nonsense, or its pipeline fails.
         """
         begin = time.monotonic()
-        answer = self._of_window(Kind.RUN, 8 + self.hello.classes)
+        answer = self._of_window(Kind.RUN, 8 + self.hello.classes * self.hello.logit.itemsize)
         elapsed = time.monotonic() - begin
         status, ticks = struct.unpack_from("<iI", answer)
         self._check_status(status)
@@ -136,15 +149,16 @@ class Board:
                 f"{self._link.name}: the board says {seconds:.4g} s for a run that took {elapsed:.4g} s",
                 hint="the counter of the board is not at the rate it says: the firmware's clocks are wrong",
             )
-        return Ran(np.frombuffer(answer, np.int8, offset=8), round(seconds * 1e9))
+        return Ran(np.frombuffer(answer, self.hello.logit, offset=8), round(seconds * 1e9))
 
-    def layers(self) -> tuple[npt.NDArray[np.int8], list[int]]:
+    def layers(self) -> tuple[npt.NDArray[Any], list[int]]:
         """Classify the window that was sent; return logits, and a checksum of every layer's output."""
-        classes, count = self.hello.classes, self.hello.layers
-        answer = self._of_window(Kind.LAYERS, 4 + classes + 4 * count)
+        classes, count, logit = self.hello.classes, self.hello.layers, self.hello.logit
+        sums_at = 4 + classes * logit.itemsize
+        answer = self._of_window(Kind.LAYERS, sums_at + 4 * count)
         self._check_status(struct.unpack_from("<i", answer)[0])
-        logits = np.frombuffer(answer, np.int8, count=classes, offset=4)
-        return logits, list(struct.unpack_from(f"<{count}I", answer, 4 + classes))
+        logits = np.frombuffer(answer, logit, count=classes, offset=4)
+        return logits, list(struct.unpack_from(f"<{count}I", answer, sums_at))
 
     def stack_bytes(self) -> int:
         """Return the deepest the stack has been in any `run` since `greet`."""
@@ -203,7 +217,7 @@ class Board:
 
     def _check_status(self, status: int) -> None:
         if status != 0:
-            raise DeviceError(f"{self._link.name}: the student answered {status} on the board")
+            raise DeviceError(f"{self._link.name}: {self.hello.pipeline} answered {status} on the board")
 
     def _nonsense(self, kind: str) -> DeviceError:
         return DeviceError(

@@ -16,7 +16,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 MOST_PAYLOAD = 1024
 _HEAD = struct.Struct("<3B")
 _CRC = struct.Struct("<I")

@@ -1,4 +1,4 @@
-"""Timing a student on a board, and what came of it as a result of the usual schema."""
+"""Timing a pipeline on a board, and what came of it as a result of the usual schema."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Seen:
     cold_ns
         Nanoseconds of the first window of the session.
     vectors
-        Self-test windows proven, every layer of each.
+        Windows proven, every layer of each.
     ticks_hz
         Rate of its counter by this machine's clock.
     ns
@@ -103,12 +103,12 @@ def as_result(target: str, seen: Seen, known: Mapping[str, Any], facts: Mapping[
     return BenchResult(
         target=target,
         basis="measured",
-        pipeline="student.int8",
+        pipeline=hello.pipeline,
         runtime="c",
         latency_ms=latency,
         runs=timing.runs,
         warmup=timing.warmup,
-        ram_bytes=hello.student_bytes + (seen.stack_bytes or 0),
+        ram_bytes=hello.pipeline_bytes + (seen.stack_bytes or 0),
         flash_bytes=hello.image_bytes,
         cycles=round(cycles) if hello.ticks_hz == hello.clock_hz else None,
         kernel=about.get("kernel", ""),

@@ -1,9 +1,14 @@
 /* Answers a bench over a serial port: one request, one answer (topokd_serial.h has the frames).
  *
+ * What it runs is measured.h: measured_student.h, of an int8 student, or measured_pipeline.h, of a float pipeline.
+ * Both have MEASURED_CHANNELS and so on, and classify(), from `samples` to `logits`; where `watching` it fills
+ * `checksums`.
+ *
  *     request             payload                     answer, of kind + 0x80
- *     HELLO    1          -                           8 numbers (see hello), digest of the bundle, text
+ *     HELLO    1          -                           8 numbers (see hello), digest of the bundle, text with
+ *                                                     the name of the pipeline
  *     SAMPLES  2          offset, bytes               -              part of the window, floats
- *     RUN      3          crc of the window           status, ticks, logits
+ *     RUN      3          crc of the window           status, ticks, logits: int8 of an int8 student, else float
  *     LAYERS   4          crc of the window           status, logits, a checksum for each layer
  *     STACK    5          -                           bytes, the deepest of all RUN since HELLO
  *     TICKS    6          -                           ticks
@@ -14,7 +19,6 @@
  */
 #include "board.h"
 #include "config.h"
-#include "student.h"
 #include "topokd_serial.h"
 
 #define PAINT 0xA5A5A5A5U
@@ -30,49 +34,17 @@ extern uint8_t _image_bytes[];
 
 void bench(void);
 
-static student_t student;
-static float samples[STUDENT_LENGTH * STUDENT_CHANNELS];
-static int8_t logits[STUDENT_CLASSES];
-static uint32_t checksums[STUDENT_LAYERS];
-static int32_t layer;
 static int32_t watching;
 static uint32_t deepest;
 static ts_receiver receiver;
 static ts_frame answer;
 static int32_t answered;
 
+#include "measured.h"
+
 /* The longest answers fit. */
-typedef char bench_layers_fit[((4U + STUDENT_CLASSES + (4U * STUDENT_LAYERS)) <= TS_PAYLOAD) ? 1 : -1];
+typedef char bench_layers_fit[((4U + sizeof(logits) + sizeof(checksums)) <= TS_PAYLOAD) ? 1 : -1];
 typedef char bench_text_fits[((32U + 32U + sizeof(BENCH_ABOUT)) <= TS_PAYLOAD) ? 1 : -1];
-
-static uint32_t layer_begins(void)
-{
-    return 0U;
-}
-
-static void layer_ended(uint32_t begun, const int8_t *out, int32_t count)
-{
-    (void)begun;
-    if ((watching != 0) && (layer < STUDENT_LAYERS)) {
-        checksums[layer] = tk_checksum(out, count);
-    }
-    layer++;
-}
-
-#include "wrapped.h"
-
-/* From raw samples to logits, as an app does it. */
-static int32_t classify(void)
-{
-    int32_t row;
-    int32_t label;
-    student_status status = student_init(&student, STUDENT_DEFAULT_STEP);
-    layer = 0;
-    for (row = 0; (row < STUDENT_LENGTH) && (status == STUDENT_OK); row++) {
-        status = student_push(&student, &samples[row * STUDENT_CHANNELS]);
-    }
-    return (status == STUDENT_WINDOW) ? (int32_t)student_classify(&student, logits, &label) : -100;
-}
 
 /* Paint the stack below this frame, run, and see how deep the paint is gone. Returns the ticks. */
 static __attribute__((__noinline__)) uint32_t measured(int32_t *status)
@@ -110,11 +82,11 @@ static void hello(void)
     static const char about[] = BENCH_ABOUT;
     const uint32_t numbers[8] = {board_ticks_hz(),
                                  board_clock_hz(),
-                                 STUDENT_CHANNELS,
-                                 STUDENT_LENGTH,
-                                 STUDENT_CLASSES,
-                                 STUDENT_LAYERS,
-                                 (uint32_t)sizeof(student_t),
+                                 MEASURED_CHANNELS,
+                                 MEASURED_LENGTH,
+                                 MEASURED_CLASSES,
+                                 MEASURED_LAYERS,
+                                 (uint32_t)MEASURED_BYTES,
                                  (uint32_t)(uintptr_t)_image_bytes};
     uint32_t i;
     deepest = 0U;
@@ -157,8 +129,8 @@ static void run(uint8_t kind, uint8_t sequence)
     if (kind == (uint8_t)RUN) {
         (void)ts_add_u32(&answer, ticks);
     }
-    (void)ts_add(&answer, (const uint8_t *)logits, STUDENT_CLASSES);
-    for (i = 0; (kind == (uint8_t)LAYERS) && (i < STUDENT_LAYERS); i++) {
+    (void)ts_add(&answer, (const uint8_t *)logits, (uint32_t)sizeof(logits));
+    for (i = 0; (kind == (uint8_t)LAYERS) && (i < MEASURED_LAYERS); i++) {
         (void)ts_add_u32(&answer, checksums[i]);
     }
 }

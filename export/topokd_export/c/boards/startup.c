@@ -33,11 +33,24 @@ void boot(void)
     bench();
 }
 
+/* Code for a floating-point unit needs it on (CPACR: ARMv7-M Architecture Reference Manual, B3.2.20). */
+#ifdef __ARM_FP
+#define FPU_ON                  \
+    "ldr r0, =0xE000ED88\n\t"   \
+    "ldr r1, [r0]\n\t"          \
+    "orr r1, r1, #0xF00000\n\t" \
+    "str r1, [r0]\n\t"          \
+    "dsb\n\t"                   \
+    "isb\n\t"
+#else
+#define FPU_ON ""
+#endif
+
 /* Also the very first code of an image in RAM, where nobody has set the stack. */
 __attribute__((__naked__, __section__(".first"), __used__)) void start(void)
 {
     __asm__ volatile("ldr r0, =_stack_top\n\t"
-                     "mov sp, r0\n\t"
+                     "mov sp, r0\n\t" FPU_ON
                      "ldr r0, =boot\n\t"
                      "bx r0\n\t"
                      ".ltorg\n\t");

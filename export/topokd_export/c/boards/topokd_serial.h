@@ -14,7 +14,7 @@
 
 #include <stdint.h>
 
-#define TS_VERSION 1U
+#define TS_VERSION 2U
 #define TS_PAYLOAD 1024U
 #define TS_HEAD 3U
 #define TS_CRC 4U
