@@ -31,8 +31,8 @@ def firmware(
 ) -> None:
     """Build the firmware that measures a pipeline on a real board, and say how to flash it.
 
-    It answers `bench --on serial:PORT` and does nothing else. An image has one pipeline: a table of four takes
-    four of them, each flashed and benched. These builds were run in emulators, never on the boards themselves.
+    It answers `bench --on serial:PORT` and does nothing else. An image has one pipeline: a table of four
+    takes four images, each flashed and benched. They were run in emulators, never on the boards themselves.
 
     Example: topokd-edge firmware bundles/watch --board nrf52840-dk --out firmware
     """
