@@ -112,8 +112,14 @@ def sound_post(bundle: Bundle, *, windows: int = 0, engines: dict[str, str] | No
     return {"bundle": bundle.digest, "facts": facts, "builds": builds, "error": ""}
 
 
-def read(document: Any, bundle: Bundle, windows: int = 0, engines: tuple[str, ...] = ()) -> Post:
-    wanted = Wanted(bundle.digest, VECTORS, len(CLASSES), windows, engines)
+def read(
+    document: Any,
+    bundle: Bundle,
+    windows: int = 0,
+    engines: tuple[str, ...] = (),
+    pipelines: dict[str, tuple[int, int]] | None = None,
+) -> Post:
+    wanted = Wanted(bundle.digest, VECTORS, len(CLASSES), windows, engines, pipelines or {})
     return read_post(document if isinstance(document, bytes) else json.dumps(document).encode(), wanted)
 
 

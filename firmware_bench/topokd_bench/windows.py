@@ -37,6 +37,15 @@ class HeldOut:
         count = min(count, len(self.x))
         return (np.arange(count) * len(self.x) // max(1, count)).astype(np.int64)
 
+    def some(self, count: int) -> HeldOut:
+        """Return `count` windows, spread evenly."""
+        chosen = self.spread(count)
+        return HeldOut(
+            self.x[chosen],
+            None if self.y is None else self.y[chosen],
+            None if self.subject is None else self.subject[chosen],
+        )
+
     def save(self, path: Path) -> None:
         """Write the windows, and apart from them the few that timing uses."""
         arrays: dict[str, npt.NDArray[np.generic]] = {

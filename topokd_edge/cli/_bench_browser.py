@@ -20,20 +20,22 @@ from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_browser_engines as others
-from topokd_edge.cli import console
+from topokd_edge.cli import _bench_browser_floats, console
 from topokd_edge.cli._bench_browser_engines import EnginePlan, engine_results
+from topokd_edge.cli._bench_browser_floats import FloatPlan, float_results
 from topokd_edge.cli._bench_browser_results import FOLDER, results
 from topokd_edge.cli._bench_motion import motion_plan
 from topokd_edge.cli._bench_network import cannot_listen, check_address, own_address
 from topokd_edge.cli._bench_plan import find_run, student_windows
 from topokd_edge.errors import BadInputError, DeviceError, UsageError
 from topokd_edge.progress import Progress
+from topokd_edge.run import Run
 
 MOST_WINDOW_BYTES = 64 << 20
 MOST_WINDOWS = 20_000
 """Held-out windows given to a phone, at most: their answers fit the post."""
 ENGINE_POST_BYTES = 1 << 17
-"""What the post may have more for each run in another engine, as it may for a build."""
+"""What the post may have more for each run in another engine or float pipeline, as it may for a build."""
 _BUNDLE_FILES = ("student.js", "selftest.js", "student.simd.wasm", "student.scalar.wasm")
 _PAGE_FILES = ("index.html", "style.css", "bench.js", "worker.js", "measure.js", "motion.js", "live.js")
 _KINDS = {
@@ -73,8 +75,8 @@ def run_there(
     where: Where,
     progress: Progress,
     engines: EnginePlan | None = None,
-) -> tuple[list[Measured], tuple[str, ...]]:
-    """Bench in the browser that opens the page; return a result for each run, and whose windows it had.
+) -> tuple[list[Measured], tuple[str, ...], tuple[str, ...]]:
+    """Bench in the browser that opens the page; return its results, whose windows it had, and notes.
 
     Held-out windows are recordings of people and the page is not encrypted: they go out only when `windows`
     says how many.
@@ -85,21 +87,22 @@ def run_there(
         As `measure`; or when windows are asked for and the run is not found.
     """
     page_files(bundle)
-    if windows is None:
-        return measure(bundle, None, seconds, where, progress, engines), ()
-    held_out, subjects, _ = student_windows(bundle, find_run(bundle, run))
+    found = find_run(bundle, run)
+    some, subjects = (None, ()) if windows is None else _held_out(bundle, found, windows)
+    count = None if some is None else len(some.x)
+    floats = _bench_browser_floats.plan(bundle, found, count, progress, sure=run is not None)
+    return measure(bundle, some, seconds, where, progress, engines, floats), subjects, floats.notes
+
+
+def _held_out(bundle: Bundle, run: Run | None, windows: int) -> tuple[HeldOut, tuple[str, ...]]:
+    """Return the held-out windows that the page is given, and whose they are."""
+    held_out, subjects, _ = student_windows(bundle, run)
     if held_out.y is None:
         raise UsageError(
             f"--windows {windows}: the run of this bundle was not found", hint="give it with --run"
         )
     most = max(1, MOST_WINDOW_BYTES // (4 * held_out.x[0].size))
-    chosen = held_out.spread(min(windows, most, MOST_WINDOWS))
-    some = HeldOut(
-        held_out.x[chosen],
-        held_out.y[chosen],
-        None if held_out.subject is None else held_out.subject[chosen],
-    )
-    return measure(bundle, some, seconds, where, progress, engines), subjects
+    return held_out.some(min(windows, most, MOST_WINDOWS)), subjects
 
 
 def measure(
@@ -109,8 +112,9 @@ def measure(
     where: Where,
     progress: Progress,
     engines: EnginePlan | None = None,
+    floats: FloatPlan | None = None,
 ) -> list[Measured]:
-    """Serve the page, wait for its result and return one for each build and engine that the phone ran.
+    """Serve the page, wait for its result and return one for each build, engine and pipeline it ran.
 
     Parameters
     ----------
@@ -126,6 +130,8 @@ def measure(
         Told of the phone.
     engines
         Other engines that run the student too; None for none.
+    floats
+        Float pipelines that run beside it; None for none.
 
     Raises
     ------
@@ -138,16 +144,20 @@ def measure(
     DeviceError
         When nothing came in time, or what came was too large, malformed or says that it failed.
     """
-    engines = engines or EnginePlan()
-    files = {**page_files(bundle, engines), **_made_files(bundle, seconds, held_out, engines)}
+    engines, floats = engines or EnginePlan(), floats or FloatPlan()
+    files = {
+        **page_files(bundle, engines, floats),
+        **_made_files(bundle, seconds, held_out, engines, floats),
+    }
     wanted = Wanted(
         bundle.digest,
         len(bundle.self_test()["x"]),
         len(bundle.manifest.class_names),
         0 if held_out is None else len(held_out.x),
         engines.names,
+        floats.wanted,
     )
-    most_bytes = MOST_BYTES + ENGINE_POST_BYTES * len(engines.runs)
+    most_bytes = MOST_BYTES + ENGINE_POST_BYTES * (len(engines.runs) + len(floats.runs))
     address = where.address or own_address()
     check_address(address)
     with ExitStack() as stack:
@@ -160,18 +170,21 @@ def measure(
     progress(TARGET, 2, 2, "result is there")
     post = _read(body, wanted)
     own = results(bundle, post, held_out)
-    return own + engine_results(bundle, post, engines, server.given, held_out)
+    own += engine_results(bundle, post, engines, server.given, held_out)
+    return own + float_results(bundle, post, floats)
 
 
-def page_files(bundle: Bundle, engines: EnginePlan | None = None) -> dict[str, Served]:
-    """Return the page, the bundle's own files and those of other engines, by name; the page itself is "".
+def page_files(
+    bundle: Bundle, engines: EnginePlan | None = None, floats: FloatPlan | None = None
+) -> dict[str, Served]:
+    """Return the page, the bundle's files, those of engines and pipelines, by name; the page itself is "".
 
     Raises
     ------
     BadInputError
         When the bundle has no WebAssembly.
     """
-    engines = engines or EnginePlan()
+    engines, floats = engines or EnginePlan(), floats or FloatPlan()
     lacking = [name for name in _BUNDLE_FILES if not (bundle.folder / FOLDER / name).is_file()]
     if lacking or not any(item.target == "wasm" for item in bundle.manifest.files):
         raise BadInputError(
@@ -179,9 +192,10 @@ def page_files(bundle: Bundle, engines: EnginePlan | None = None) -> dict[str, S
             hint="export it again: topokd-edge export RUN --out BUNDLE --targets onnx,tflite,wasm",
         )
     page = resources.files("topokd_bench.browser") / "page"
-    contents = {name: (page / name).read_bytes() for name in (*_PAGE_FILES, *others.scripts(engines))}
+    scripts = (*others.scripts(engines), *_bench_browser_floats.scripts(floats))
+    contents = {name: (page / name).read_bytes() for name in (*_PAGE_FILES, *scripts)}
     contents |= {name: (bundle.folder / FOLDER / name).read_bytes() for name in _BUNDLE_FILES}
-    contents |= others.contents(bundle, engines)
+    contents |= others.contents(bundle, engines) | _bench_browser_floats.contents(floats)
     contents[""] = contents.pop("index.html")
     return {
         name: Served(_KINDS.get(name.rpartition(".")[2] or "html", _OTHER_KIND), content)
@@ -190,7 +204,11 @@ def page_files(bundle: Bundle, engines: EnginePlan | None = None) -> dict[str, S
 
 
 def _made_files(
-    bundle: Bundle, seconds: float, held_out: HeldOut | None, engines: EnginePlan
+    bundle: Bundle,
+    seconds: float,
+    held_out: HeldOut | None,
+    engines: EnginePlan,
+    floats: FloatPlan | None = None,
 ) -> dict[str, Served]:
     """Return what is made for this bench: what the page must know, and the held-out windows."""
     config = {
@@ -200,6 +218,7 @@ def _made_files(
         "windows": 0 if held_out is None else len(held_out.x),
         "motion": motion_plan(bundle.manifest),
         "engines": others.config(bundle, engines),
+        "pipelines": _bench_browser_floats.config(floats or FloatPlan()),
     }
     made = {"config.json": Served("application/json", json.dumps(config, allow_nan=False).encode())}
     if held_out is not None:

@@ -175,7 +175,7 @@ def _measured(
     held_out: HeldOut | None,
 ) -> Measured:
     fetched = {name: len(content) for name, content in run.engine.files.items() if name in given}
-    error = done.error or _wrong(run, done)
+    error = done.error or why_wrong(run.proof, done)
     own: dict[str, Any] = {} if error else timed_fields(bundle, facts, done, held_out)
     device = own.pop("device", dict(facts))
     result = BenchResult(
@@ -194,12 +194,11 @@ def _measured(
     return Measured(result)
 
 
-def _wrong(run: EngineRun, done: BuildRun) -> str:
+def why_wrong(proof: Proof, done: BuildRun) -> str:
     """Return what is wrong with the answers to the self-test; empty when they are right and were timed."""
     from topokd_export.verify import compare
 
-    proof = run.proof
-    found = compare(run.name, done.logits, proof.expected, proof.tolerance, proof.agreement)
+    found = compare(done.build, done.logits, proof.expected, proof.tolerance, proof.agreement)
     if not found["ok"]:
         return (
             f"its self-test is wrong: largest difference {found['max_abs_diff']:.3g}, at most "

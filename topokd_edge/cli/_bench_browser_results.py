@@ -18,7 +18,7 @@ from topokd_edge.errors import CheckFailedError, DeviceError
 
 FOLDER = "wasm"
 """Of the bundle."""
-_HEADS = ["build", "p50 ms", "p95 ms", "p99 ms", "cold ms", "fetched kB", "accuracy", "drift"]
+_HEADS = ["what", "p50 ms", "p95 ms", "p99 ms", "cold ms", "fetched kB", "accuracy", "drift"]
 
 
 def results(bundle: Bundle, post: Post, held_out: HeldOut | None) -> list[Measured]:
@@ -104,7 +104,9 @@ def _accuracy(run: BuildRun, held_out: HeldOut | None) -> dict[str, Any]:
 
 
 def _name(result: BenchResult) -> str:
-    """Return what ran: the build of the kernels, or the engine and the precision."""
+    """Return what ran: the build of the kernels, the float pipeline, or the engine and the precision."""
+    if result.kernel and result.pipeline != "student.int8":
+        return f"{result.pipeline} {result.kernel}"
     return result.kernel or f"{result.runtime} {result.pipeline.removeprefix('student.')}"
 
 
@@ -127,7 +129,7 @@ def show(name: str, measured: list[Measured]) -> None:
             ]
         )
     if rows:
-        console.table(f"{name}: the student measured in a browser", _HEADS, rows)
+        console.table(f"{name} measured in a browser", _HEADS, rows)
         console.note(f"browser: {measured[0].result.device['user_agent']}")
 
 

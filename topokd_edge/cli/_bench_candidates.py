@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 from topokd_bench.local import Job
 from topokd_bench.pipelines import TDA, load
 from topokd_bench.remote import Candidate, Proof
+from topokd_bench.types import Array
 from topokd_bench.windows import HeldOut
 
 from topokd_edge.bundle import Bundle, open_model, quantise_input
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "c")
 """In the order they are tried."""
-_TEACHER_VECTORS = 16
+VECTORS = 16
+"""Windows that a teacher or a float pipeline must answer as here."""
 
 
 def elsewhere(plan: BenchPlan) -> tuple[list[Job], list[str]]:
@@ -108,7 +110,7 @@ def _teacher_proof(path: Path, job: Job, held_out: HeldOut, channels: list[int])
     from topokd_export.verify import FLOAT_TOLERANCE
 
     mean, std = (np.array(job.args[key], np.float32)[:, None] for key in ("mean", "std"))
-    raw = held_out.x[held_out.spread(_TEACHER_VECTORS)].take(channels, axis=1)
+    raw = held_out.x[held_out.spread(VECTORS)].take(channels, axis=1)
     x = ((raw - mean) / std).astype(np.float32)
     return Proof(x, open_model(path).run(x), FLOAT_TOLERANCE, 1.0)
 
@@ -138,20 +140,26 @@ def c_candidate(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Ca
 def float_candidate(bundle: Bundle, job: Job, machine: str, held_out: HeldOut) -> Candidate:
     """Build a float pipeline as C; to raw windows it must answer as the pipeline does on this machine."""
     from topokd_export.c.linux import pipeline_program
-    from topokd_export.verify import FLOAT_TOLERANCE
 
     channels = _channels(job, held_out)
-    program = pipeline_program(_float_pipeline(job, held_out), machine)
-    raw = np.asarray(held_out.x[held_out.spread(_TEACHER_VECTORS)])
-    expected = load(job.factory, job.args).run(raw)
-    tolerance = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    proof = Proof(np.moveaxis(raw.take(channels, axis=1), 1, 2), expected, tolerance, 1.0)
+    program = pipeline_program(float_pipeline(job, held_out.x.shape[2]), machine)
+    proof = float_proof(job, np.asarray(held_out.x[held_out.spread(VECTORS)]), channels)
     windows = min(REFERENCE_WINDOWS, job.accuracy_windows or REFERENCE_WINDOWS)
     own = replace(job, runtime="c", model_bytes=len(program), accuracy_windows=windows)
     return Candidate(own, "c", program, channels, proof, "logits")
 
 
-def _float_pipeline(job: Job, held_out: HeldOut) -> FloatPipeline:
+def float_proof(job: Job, raw: Array, channels: Sequence[int]) -> Proof:
+    """Return what C of a float pipeline must answer to raw windows, float32 (n, channels, length)."""
+    from topokd_export.verify import FLOAT_TOLERANCE
+
+    expected = load(job.factory, job.args).run(raw)
+    tolerance = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    return Proof(np.moveaxis(raw.take(list(channels), axis=1), 1, 2), expected, tolerance, 1.0)
+
+
+def float_pipeline(job: Job, length: int) -> FloatPipeline:
+    """Return what C is written of; `length` is that of a window."""
     from topokd_export.c.float_writer import signal_pipeline, topology_pipeline
 
     onnx = Path(str(job.args["path"])).read_bytes()
@@ -159,6 +167,4 @@ def _float_pipeline(job: Job, held_out: HeldOut) -> FloatPipeline:
         return signal_pipeline(onnx, job.args["mean"], job.args["std"])
     fitted = job.args["preprocessing"]
     params = ImageParams.from_dict(fitted["topology"])
-    return topology_pipeline(
-        onnx, params, held_out.x.shape[2], fitted["image"]["mean"], fitted["image"]["std"]
-    )
+    return topology_pipeline(onnx, params, length, fitted["image"]["mean"], fitted["image"]["std"])

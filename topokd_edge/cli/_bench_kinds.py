@@ -65,13 +65,13 @@ def _browser(asked: Asked, targets: list[str], progress: Progress) -> Outcome:
 
     engines = _bench_browser_engines.plan(asked.bundle, asked.engines)
     there = _bench_browser.Where(asked.address, asked.port, asked.wait)
-    measured, subjects = _bench_browser.run_there(
+    measured, subjects, left_out = _bench_browser.run_there(
         asked.bundle, asked.run, asked.windows, asked.seconds, there, progress, engines
     )
     return Outcome(
         measured,
         subjects,
-        [*engines.notes, *_bench_browser_results.notes(measured)],
+        [*engines.notes, *left_out, *_bench_browser_results.notes(measured)],
         show=lambda: _bench_browser_results.show(asked.name, measured),
     )
 

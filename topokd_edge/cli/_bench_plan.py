@@ -106,10 +106,10 @@ def make_plan(bundle: Bundle, run: Run | None, work: Path, *, windows: int | Non
             "the run of this bundle was not found: no teachers and no accuracy (give it with --run); "
             "timed on the self-test vectors"
         )
-        return BenchPlan(students, _self_test_windows(bundle), (), (note,))
+        return BenchPlan(students, self_test_windows(bundle), (), (note,))
     place = _place(bundle, run)
     held_out, subjects, left_out = _held_out(bundle, run, place)
-    students = [_cap(job, windows) for job in _students(bundle, _its_channels(bundle, run))]
+    students = [_cap(job, windows) for job in _students(bundle, student_channels(bundle, run))]
     try:
         teachers = [_cap(job, windows) for job in _teachers(bundle, place, work)]
     except ModuleNotFoundError as error:
@@ -127,9 +127,9 @@ def student_windows(bundle: Bundle, run: Run | None) -> tuple[HeldOut, tuple[str
     """
     if run is None:
         note = "the run of this bundle was not found: no accuracy (give it with --run)"
-        return _self_test_windows(bundle), (), [note]
+        return self_test_windows(bundle), (), [note]
     held_out, subjects, notes = _held_out(bundle, run, _place(bundle, run))
-    channels = _its_channels(bundle, run)
+    channels = student_channels(bundle, run)
     own = held_out.x if channels is None else held_out.x.take(channels, axis=1)
     return HeldOut(own, held_out.y, held_out.subject), subjects, notes
 
@@ -140,7 +140,7 @@ def _cap(job: Job, windows: int | None) -> Job:
     return Job(job.pipeline, job.runtime, job.factory, job.args, job.model_bytes, job.macs, windows)
 
 
-def _its_channels(bundle: Bundle, run: Run) -> list[int] | None:
+def student_channels(bundle: Bundle, run: Run) -> list[int] | None:
     """Return the place of the student's channels in the windows of the run; None when it has all."""
     there = run.data["channels"]
     own = [there.index(name) for name in bundle.manifest.channel_names]
@@ -247,7 +247,7 @@ def _held_out(bundle: Bundle, run: Run, place: FoldRun) -> tuple[HeldOut, tuple[
     return held_out, subjects, notes
 
 
-def _self_test_windows(bundle: Bundle) -> HeldOut:
+def self_test_windows(bundle: Bundle) -> HeldOut:
     """Return the self-test vectors in raw units."""
     mean = np.array(bundle.manifest.normalisation.mean, np.float32)[:, None]
     std = np.array(bundle.manifest.normalisation.std, np.float32)[:, None]

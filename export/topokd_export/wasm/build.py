@@ -1,4 +1,4 @@
-"""Compiling the C student to WebAssembly with ziglang: with SIMD, and without for old browsers."""
+"""Compiling C to WebAssembly with ziglang: with SIMD, and without for old browsers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from topokd_edge.errors import CheckFailedError, MissingError
+from topokd_export.c.float_writer import FloatPipeline, write_pipeline
 from topokd_export.c.host import SOURCES, WARNINGS
 
 CPUS = {"simd": "generic+simd128", "scalar": "mvp"}
@@ -49,15 +50,30 @@ def build_wasm(files: Mapping[str, str], cpu: str) -> bytes:
     CheckFailedError
         With what the compiler said.
     """
+    return _built(files, "glue.c", SOURCES, cpu)
+
+
+def build_pipeline(pipeline: FloatPipeline, cpu: str) -> bytes:
+    """Compile and link a float pipeline; the module exports `memory` and what `runtime/pipeline_glue.c` does.
+
+    Raises
+    ------
+    MissingError, CheckFailedError
+        As `build_wasm`.
+    """
+    return _built(write_pipeline(pipeline), "pipeline_glue.c", pipeline.sources, cpu)
+
+
+def _built(files: Mapping[str, str], glue: str, sources: Sequence[str], cpu: str) -> bytes:
     refuse_without_compiler()
-    glue = (resources.files("topokd_export.wasm") / "runtime" / "glue.c").read_text("utf-8")
+    exports = (resources.files("topokd_export.wasm") / "runtime" / glue).read_text("utf-8")
     with tempfile.TemporaryDirectory(prefix="topokd-wasm-") as name:
         folder = Path(name)
-        for file, text in {**files, "glue.c": glue}.items():
+        for file, text in {**files, glue: exports}.items():
             (folder / file).write_text(text, "utf-8")
         command = [sys.executable, "-m", "ziglang", "cc", *_TARGET, f"-mcpu={CPUS[cpu]}", *_LINK]
         child = subprocess.run(
-            [*command, "glue.c", *SOURCES, "-o", "student.wasm"],
+            [*command, glue, *sources, "-o", "built.wasm"],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -68,4 +84,4 @@ def build_wasm(files: Mapping[str, str], cpu: str) -> bytes:
                 f"the C does not compile to WebAssembly ({cpu})",
                 problems=child.stderr.strip().splitlines()[:20],
             )
-        return (folder / "student.wasm").read_bytes()
+        return (folder / "built.wasm").read_bytes()

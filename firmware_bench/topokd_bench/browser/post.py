@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -43,6 +43,8 @@ class Wanted:
         Held-out windows that the page was given to classify.
     engines
         Names of the runs in other engines, which come after the builds and in this order.
+    pipelines
+        Names of float pipelines, which come last; of each the windows that prove it and those it classifies.
     """
 
     bundle: str
@@ -50,16 +52,17 @@ class Wanted:
     classes: int
     windows: int = 0
     engines: tuple[str, ...] = ()
+    pipelines: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BuildRun:
-    """One build of the WebAssembly on the phone, or the student in another engine.
+    """One build of the WebAssembly on the phone, the student in another engine, or a float pipeline.
 
     Attributes
     ----------
     build
-        "simd", "scalar" or one of `Wanted.engines`.
+        "simd", "scalar", or one of `Wanted.engines` and `Wanted.pipelines`.
     logits
         float32, (vectors, classes): what it answered to the self-test.
     timing
@@ -71,7 +74,7 @@ class BuildRun:
     predicted
         int64, (windows,): classes of the held-out windows.
     error
-        Why another engine could not run the student; all arrays are then empty.
+        Why another engine could not run the student, or the pipeline did not run; all arrays are then empty.
     """
 
     build: str
@@ -124,7 +127,7 @@ def read_post(body: bytes, wanted: Wanted) -> Post:
     items: Any = fields.get("builds")
     items = items if isinstance(items, list) else []
     names = [item.get("build") if isinstance(item, dict) else None for item in items]
-    whole = [[*own, *wanted.engines] for own in (["scalar"], ["simd", "scalar"])]
+    whole = [[*own, *wanted.engines, *wanted.pipelines] for own in (["scalar"], ["simd", "scalar"])]
     if names not in [[], *whole] or bool(names) == bool(problem):
         expected = " or ".join(", ".join(one) for one in whole)
         reader.problems.append(f"builds: expected {expected}; or none of them and an error")
@@ -148,12 +151,13 @@ def _build(reader: _Reader, where: str, item: dict[str, Any], wanted: Wanted) ->
     def array(name: str, most: float, counts: tuple[int, ...] | range) -> npt.NDArray[np.float64]:
         return reader.numbers(f"{where}.{name}", fields.get(name), most, (0,) if error else counts)
 
-    logits = array("logits", 3e38, (wanted.vectors * wanted.classes,))
+    vectors, windows = wanted.pipelines.get(item["build"], (wanted.vectors, wanted.windows))
+    logits = array("logits", 3e38, (vectors * wanted.classes,))
     times = array("times_ms", _DAY_MS, (0, *range(LEAST_TIMES, MOST_TIMES + 1)))
-    predicted = array("predicted", wanted.classes - 1, (wanted.windows,))
+    predicted = array("predicted", wanted.classes - 1, (windows,))
     if (times < 0).any() or (predicted < 0).any() or (predicted != np.floor(predicted)).any():
         reader.problems.append(f"{where}: times and classes are not below zero, classes are whole")
-    shape = (wanted.vectors, wanted.classes) if logits.size else (0, wanted.classes)
+    shape = (vectors, wanted.classes) if logits.size else (0, wanted.classes)
     return BuildRun(
         build=item["build"],
         logits=logits.reshape(shape).astype(np.float32),

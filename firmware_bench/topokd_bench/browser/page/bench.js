@@ -3,6 +3,7 @@ import { Student, hasSimd, info } from "./student.js";
 import { begin, whyNot } from "./live.js";
 
 const at = (id) => document.getElementById(id);
+const BUILDS = ["simd", "scalar"];
 const SHOWN_CLASSES = 5;
 const SILENT_MS = 120_000;
 const digits = (value) => (value < 10 ? value.toFixed(3) : value.toFixed(1));
@@ -45,13 +46,13 @@ function inWorker(worker, name, message) {
 const runBuild = (build, wanted) =>
   inWorker(new Worker("./worker.js", { type: "module" }), `the ${build} build`, { build, ...wanted });
 
-/** An engine that cannot run the student is a result too. */
-async function runEngine(engine, wanted) {
+/** What cannot be run beside the builds is a result too: another engine, a float pipeline. */
+async function runBeside(worker, message) {
   try {
-    return await inWorker(new Worker("./engine.js"), engine.build, { ...engine, ...wanted });
+    return await inWorker(worker, message.build, message);
   } catch (error) {
     const none = { logits: [], times_ms: [], warmup: 0, cold_ms: 0, download_ms: 0, windows_per_time: 1, clock_ms: 0 };
-    return { build: engine.build, ...none, predicted: [], error: printable(error.message || "unknown") };
+    return { build: message.build, ...none, predicted: [], error: printable(error.message || "unknown") };
   }
 }
 
@@ -72,7 +73,8 @@ function showBuild(run) {
   const rank = (share) => (sorted.length ? digits(sorted[Math.ceil(share * sorted.length) - 1]) : "-");
   const row = element("tr");
   const cold = sorted.length ? run.cold_ms.toFixed(0) : "-";
-  row.append(...[run.build, rank(0.5), rank(0.95), rank(0.99), cold].map((text) => element("td", text)));
+  const name = BUILDS.includes(run.build) ? `int8, ${run.build}` : run.build;
+  row.append(...[name, rank(0.5), rank(0.95), rank(0.99), cold].map((text) => element("td", text)));
   at("rows").append(row);
   at("results").hidden = false;
 }
@@ -83,17 +85,22 @@ async function post(config, builds, error) {
   if (!response.ok) throw new Error(`the bench did not take the result: ${await response.text()}`);
 }
 
-/** Every build, then every other engine that was asked for. */
+/** Every build, then every other engine that was asked for, then the float pipelines. */
 async function runAll(config, builds) {
   const wanted = { seconds: config.seconds, windows: config.windows };
-  for (const build of hasSimd() ? ["simd", "scalar"] : ["scalar"]) {
+  for (const build of hasSimd() ? BUILDS : BUILDS.slice(1)) {
     begins(`the ${build} build`);
     builds.push(await runBuild(build, wanted));
     showBuild(builds.at(-1));
   }
   for (const engine of config.engines) {
     begins(engine.build);
-    builds.push(await runEngine(engine, wanted));
+    builds.push(await runBeside(new Worker("./engine.js"), { ...engine, ...wanted }));
+    showBuild(builds.at(-1));
+  }
+  for (const pipeline of config.pipelines) {
+    begins(pipeline.build);
+    builds.push(await runBeside(new Worker("./pipeline.js", { type: "module" }), { ...wanted, ...pipeline }));
     showBuild(builds.at(-1));
   }
 }
@@ -118,7 +125,7 @@ async function measure(config) {
   at("progress").value = 1;
   await post(config, problem ? [] : builds, printable(problem));
   if (problem) throw new Error(problem);
-  const others = config.engines.map((engine) => engine.build);
+  const others = [...config.engines, ...config.pipelines].map((one) => one.build);
   const untimed = builds.filter((run) => !run.times_ms.length);
   if (untimed.some((run) => !others.includes(run.build)))
     throw new Error("the self-test gave other answers than the export");

@@ -15,23 +15,9 @@ const fetching = (begin) =>
     .filter((entry) => entry.startTime >= begin)
     .reduce((sum, entry) => sum + entry.duration, 0);
 
-const top = (logits) => logits.indexOf(Math.max(...logits));
-
-/** Refuse what are not logits: they could not be posted as numbers. */
-function refuseOdd(all, expected) {
-  const odd = all.findIndex((logits, n) => logits.length !== expected[n].length || !logits.every(Number.isFinite));
-  if (odd >= 0) throw new Error(`answered [${all[odd].slice(0, 5).map((one) => one.toPrecision(3))}], expected ${expected[odd].length} finite logits`);
-}
-
-/** Whether every logit is near enough to the expected, and enough windows get the same class. */
-function isSound(all, { expected, tolerance, agreement }) {
-  const near = all.every((logits, n) => logits.every((logit, at) => Math.abs(logit - expected[n][at]) <= tolerance));
-  return near && all.filter((logits, n) => top(logits) === top(expected[n])).length >= agreement * all.length;
-}
-
 async function run({ build, adapter, model, hash, scale, proof, ...wanted }) {
   const [{ info }, { windows }] = await Promise.all([import("./student.js"), import("./selftest.js")]);
-  const { floats, measure } = await import("./measure.js");
+  const { floats, isSound, measure, refuseOdd, top } = await import("./measure.js");
   const shape = [info.length, info.channels.length];
   const vectors = await floats("selftest.f32", shape[0] * shape[1]);
   const begin = performance.now();

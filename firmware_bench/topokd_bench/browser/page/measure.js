@@ -51,6 +51,20 @@ async function time(student, windows, seconds, each, clock) {
   return { times_ms: times.map((one) => Number(one.toFixed(6))), windows_per_time: perTime };
 }
 
+export const top = (logits) => logits.indexOf(Math.max(...logits));
+
+/** Refuse what are not logits: they could not be posted as numbers. */
+export function refuseOdd(all, expected) {
+  const odd = all.findIndex((logits, n) => logits.length !== expected[n].length || !logits.every(Number.isFinite));
+  if (odd >= 0) throw new Error(`answered [${all[odd].slice(0, 5).map((one) => one.toPrecision(3))}], expected ${expected[odd].length} finite logits`);
+}
+
+/** Whether every logit is near enough to the expected, and enough windows get the same class. */
+export function isSound(all, { expected, tolerance, agreement }) {
+  const near = all.every((logits, n) => logits.every((logit, at) => Math.abs(logit - expected[n][at]) <= tolerance));
+  return near && all.filter((logits, n) => top(logits) === top(expected[n])).length >= agreement * all.length;
+}
+
 /** A file of little-endian float32, as arrays of `size`. */
 export async function floats(name, size) {
   const response = await fetch(`./${name}`);
@@ -59,18 +73,21 @@ export async function floats(name, size) {
   return Array.from({ length: all.length / size }, (_, n) => all.subarray(n * size, (n + 1) * size));
 }
 
-async function heldOut(student, size, count) {
+/** Classes of `count` held-out windows, spread evenly over the file. */
+async function heldOut(student, size, count, file) {
   if (!count) return [];
+  const all = await floats(file, size);
   const classes = [];
-  for (const window of await floats("windows.f32", size)) classes.push((await student.classify(window)).class);
+  for (let n = 0; n < count; n++)
+    classes.push((await student.classify(all[Math.floor((n * all.length) / count)])).class);
   return classes;
 }
 
 /** The part of a result that is the same for every engine; `classify` may answer at once or by a promise. */
-export async function measure(student, windows, sound, { seconds, windows: count }) {
+export async function measure(student, windows, sound, { seconds, windows: count, file = "windows.f32" }) {
   const clock_ms = clockStep();
   if (!sound) return { clock_ms, times_ms: [], windows_per_time: 1, warmup: 0, predicted: Array(count).fill(0) };
   const { warmup, each } = await warmUp(student, windows);
   const timed = await time(student, windows, seconds, each, clock_ms);
-  return { clock_ms, warmup, ...timed, predicted: await heldOut(student, windows[0].length, count) };
+  return { clock_ms, warmup, ...timed, predicted: await heldOut(student, windows[0].length, count, file) };
 }
