@@ -142,7 +142,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_built(monkeypatch: pyte
     pipeline, _, _ = student()
     port = open_port("pico")
     program = pipeline_program("teacher.signal", pipeline, port.core)
-    needs = program.needs.ram_bytes + program.needs.flash_bytes + program.window_bytes + boards.STACK_BYTES
+    own, least = program.needs, boards.LEAST
+    needs = own.ram_bytes + own.flash_bytes + program.window_bytes + boards.STACK_BYTES
+    needs += least.ram_bytes + least.flash_bytes
     tight = replace(port, ram=replace(port.ram, size=needs - 1))
     with pytest.raises(CheckFailedError, match=r"teacher\.signal does not fit Raspberry Pi Pico") as caught:
         build_board(program, DIGEST, tight)

@@ -11,10 +11,13 @@ from topokd_export.c import literals
 from topokd_export.c.board_programs import Program
 from topokd_export.c.firmware import compiler_version, link
 from topokd_export.c.images import RP2040_FAMILY, flat, intel_hex, load_parts, uf2
+from topokd_export.c.on_core import Needs
 
 BAUD = 115_200
 STACK_BYTES = 0x4000
 """Kept free for the stack, and painted to see how deep it goes."""
+LEAST = Needs(ram_bytes=3_100, flash_bytes=10_000)
+"""Of every image beside its pipeline's own: frames in memory; the code of kernels and bench."""
 _SHARED = ("topokd_serial.h", "topokd_serial.c", "board.h", "bench.c", "startup.c")
 _PROGRAM = ("startup.c", "bench.c", "topokd_serial.c")
 _VECTORS, _CODE = "KEEP(*(.vectors))", "KEEP(*(.first))"
@@ -183,10 +186,11 @@ def _images(elf: bytes, port: BoardPort) -> dict[str, bytes]:
 def _refuse_misfit(program: Program, port: BoardPort) -> None:
     """Refuse what cannot fit before anything is built: samples of a window are kept as floats."""
     needs = program.needs
-    ram = needs.ram_bytes + program.window_bytes + STACK_BYTES
-    limits = {"RAM": (ram + (needs.flash_bytes if port.flash is None else 0), port.ram.size)}
+    ram = needs.ram_bytes + LEAST.ram_bytes + program.window_bytes + STACK_BYTES
+    code = needs.flash_bytes + LEAST.flash_bytes
+    limits = {"RAM": (ram + (code if port.flash is None else 0), port.ram.size)}
     if port.flash is not None:
-        limits["flash"] = (needs.flash_bytes, port.flash.size)
+        limits["flash"] = (code, port.flash.size)
     problems = [
         f"{kind}: needs over {need:,} bytes, {port.title} has {have:,}"
         for kind, (need, have) in limits.items()
