@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_export.c.cores import CORES
-from topokd_export.c.cycles import VECTOR_CORE_CPI
 from topokd_export.c.firmware import Compiler, Firmware
 from topokd_export.c.float_on_core import FloatOnCore, refuse_far_logits
 from topokd_export.c.float_writer import FloatPipeline
-from topokd_export.c.on_core import INPUT_NAME, Counts
+from topokd_export.c.on_core import Counts
+from topokd_export.c.on_m55 import counts_of
 from topokd_export.c.qemu import build_pipeline_for_qemu, require_qemu, run_in_qemu
 
 
@@ -54,19 +54,7 @@ class FloatOnM55(FloatOnCore):
         )
         for index, one in enumerate(found):
             self._compare_bits(index, one.logits, logits[index])
-        totals = [one.instructions for one in found]
-        layers = found[0].layer_instructions
-        names = (INPUT_NAME, *(layer.name for layer in self.pipeline.layers))
-        low, high = VECTOR_CORE_CPI
-        return Counts(
-            totals[0],
-            (min(totals), max(totals)),
-            tuple(zip(names, (totals[0] - sum(layers), *layers), strict=True)),
-            (low * min(totals), high * max(totals)),
-            max(one.stack_bytes for one in found),
-            counted,
-            len(windows),
-        )
+        return counts_of(found, [layer.name for layer in self.pipeline.layers], len(windows))
 
 
 def pipeline_on(pipeline: FloatPipeline, core: str) -> FloatOnCore:

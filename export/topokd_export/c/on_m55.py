@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,19 +45,7 @@ class StudentOnM55(StudentOnCore):
             zip(found, reference(self.graph, self.app, levels), strict=True)
         ):
             self._compare(index, one.checksums, checksums)
-        totals = [one.instructions for one in found]
-        layers = found[0].layer_instructions
-        names = (INPUT_NAME, *(layer.name for layer in self.graph.layers))
-        low, high = VECTOR_CORE_CPI
-        return Counts(
-            totals[0],
-            (min(totals), max(totals)),
-            tuple(zip(names, (totals[0] - sum(layers), *layers), strict=True)),
-            (low * min(totals), high * max(totals)),
-            max(one.stack_bytes for one in found),
-            len(found),
-            len(found),
-        )
+        return counts_of(found, [layer.name for layer in self.graph.layers], len(found))
 
     def classify(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Return the classes of raw windows, (n, channels, length), as the core finds them: int64 (n,)."""
@@ -72,6 +62,32 @@ class StudentOnM55(StudentOnCore):
             layers=len(self.graph.layers),
             classes=self.graph.output.channels,
         )
+
+
+def counts_of(found: Sequence[Found], layers: Sequence[str], proven: int) -> Counts:
+    """Return what QEMU counted, with cycles of the Cortex-M55.
+
+    Parameters
+    ----------
+    found
+        Of each window that was counted.
+    layers
+        Their names, in the order they run.
+    proven
+        Windows that gave what they should.
+    """
+    totals = [one.instructions for one in found]
+    each = found[0].layer_instructions
+    low, high = VECTOR_CORE_CPI
+    return Counts(
+        totals[0],
+        (min(totals), max(totals)),
+        tuple(zip((INPUT_NAME, *layers), (totals[0] - sum(each), *each), strict=True)),
+        (low * min(totals), high * max(totals)),
+        max(one.stack_bytes for one in found),
+        len(found),
+        proven,
+    )
 
 
 def student_on(tflite: bytes, app: AppNumbers, core: str) -> StudentOnCore:
