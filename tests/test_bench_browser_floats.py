@@ -170,6 +170,17 @@ def test_teachers_of_more_channels_wait_for_held_out_windows(
     assert np.array_equal(given, np.moveaxis(some.held_out.x, 1, 2).ravel())
 
 
+def test_windows_of_every_channel_are_a_file_of_their_own(
+    made: tuple[Bundle, Run], asked: FloatPlan, tmp_path: Path
+) -> None:
+    """A pipeline that does not take what the student does classifies these; here they are the other way round."""
+    assert asked.held_out is not None
+    turned = HeldOut(asked.held_out.x[::-1], asked.held_out.y)
+    other = replace(asked, held_out=turned, runs=(replace(asked.runs[2], as_student=False), asked.runs[2]))
+    there, here = (message["done"]["predicted"] for message in run_page(made, other, tmp_path))
+    assert there == here[::-1] != here
+
+
 def test_without_a_run_or_a_compiler_there_are_none(
     made: tuple[Bundle, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,8 +98,8 @@ def bench(
     For a microcontroller every pipeline is built as C, proven bit by bit on an emulated core, and counted;
     for a board, time and energy are modelled from the counts, as ranges.
     On a device behind SSH, every model runs in the first runtime there is, the C student last; nothing stays.
-    On an Android device behind adb, the C student is proven and timed; nothing stays.
-    In a browser, the phone that opens the page measures the WebAssembly student and posts its result.
+    On an Android device behind adb, every pipeline is proven and timed as C; nothing stays.
+    In a browser, the phone that opens the page measures them as WebAssembly and posts its result.
     On a board on a serial port, every layer of the pipeline there is proven, then timed by its own counter.
     For an NPU, Arm's vela models the int8 student: cycles, memory and time are estimates, marked `modelled`.
 
