@@ -173,7 +173,7 @@ def test_teachers_of_more_channels_wait_for_held_out_windows(
 def test_windows_of_every_channel_are_a_file_of_their_own(
     made: tuple[Bundle, Run], asked: FloatPlan, tmp_path: Path
 ) -> None:
-    """A pipeline that does not take what the student does classifies these; here they are the other way round."""
+    """A pipeline that takes other channels than the student classifies these; here they are turned round."""
     assert asked.held_out is not None
     turned = HeldOut(asked.held_out.x[::-1], asked.held_out.y)
     other = replace(asked, held_out=turned, runs=(replace(asked.runs[2], as_student=False), asked.runs[2]))
