@@ -212,7 +212,11 @@ class TestLimits:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 9, packed({"a": TEXT})[:-30]])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"PK", b"no archive at all" * 9, packed({"a": TEXT})[:-30]],
+        ids=["empty", "begun", "text", "cut off"],  # an archive has the time in it
+    )
     def test_what_is_no_archive(self, tmp_path: Path, content: bytes) -> None:
         refused(tmp_path, content, "not a .zip archive")
 
