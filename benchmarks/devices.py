@@ -17,7 +17,7 @@ from topokd_bench.documents import merge
 from topokd_edge.cli._bench_documents import read_documents
 from topokd_edge.files import write_json, write_text
 from topokd_edge.report import device_map, device_words, numbers, svg
-from topokd_edge.report.device_names import device_name, rank
+from topokd_edge.report.device_names import device_name, rank, runtime_name
 from topokd_edge.report.device_rows import row
 
 INCHES = (8.4, 5.6)
@@ -49,7 +49,11 @@ of one fold{who}.
 def cells(entry: dict[str, Any]) -> list[str]:
     """A line of the table."""
     shown = row(entry, ())
-    kernel = f"{entry['runtime']}, {entry['kernel']}" if entry.get("kernel") else shown["runtime_words"]
+    kernel = (
+        f"{runtime_name(entry['runtime'])}, {entry['kernel']}"
+        if entry.get("kernel")
+        else shown["runtime_words"]
+    )
     head = [where(entry), shown["pipeline"], entry["basis"], kernel]
     if entry.get("error"):
         return [*head, entry["error"], *[numbers.MISSING] * 4]
@@ -106,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--made-by", help="the command that made the results, where it is not bench")
     asked = parser.parse_args(arguments)
     documents = [read_documents([path]) for path in asked.results]
     bench = merge(documents)
@@ -114,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     who = ", ".join(map(str, bench.get("subjects") or []))
     notes = [f"- {note}." for note in bench.get("notes") or []]
     text = TEXT.format(
-        commands=commands(asked.results, documents, out),
+        commands=asked.made_by or commands(asked.results, documents, out),
         lead=device_words.lead_sentence(bench),
         table=table(results),
         picture=PICTURE.format(name=out.with_suffix(".svg").name) if mapped.points else "",
