@@ -20,7 +20,7 @@ from topokd_edge.report import device_map, device_words, numbers, svg
 from topokd_edge.report.device_names import device_name, rank, runtime_name
 from topokd_edge.report.device_rows import row
 
-INCHES = (8.4, 5.6)
+INCHES = (9.4, 5.6)
 PICTURE = "![Latency against accuracy of every pipeline on every target]({name})\n\n"
 HEADS = (
     *("target", "pipeline", "basis", "runtime, kernel", "one window", "accuracy, 95 % interval"),

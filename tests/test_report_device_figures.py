@@ -117,6 +117,14 @@ class TestMap:
             assert frame[0] <= box[0] and box[2] <= frame[2] and frame[1] <= box[1] and box[3] <= frame[3]
             assert math.dist(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (x, y)) < 150
 
+    def test_a_label_is_not_beside_the_point_of_another(self) -> None:
+        # Two points so near that between them there is no room: each label on its own side.
+        anchors = [(100.0, 100.0), (110.0, 100.0)]
+        left, right = place(anchors[::-1], [(9.0, 7.0)] * 2, (0.0, 0.0, 300.0, 300.0))[::-1]
+        for box, own, other in ((left, *anchors), (right, *anchors[::-1])):
+            middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            assert math.dist(middle, own) < math.dist(middle, other)
+
 
 class TestBars:
     def test_memory_crosses_the_line_only_where_it_does_not_fit(self) -> None:

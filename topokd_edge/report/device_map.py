@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ Box = tuple[float, float, float, float]
 WIDE, NARROW = (10.6, 4.6), (3.4, 3.7)
 """Inches of the figure beside others, and on a phone, where it is not shrunk."""
 _MARKER, _GAP = 7.0, 1.5
+_FAR = _MARKER + 8
+"""How far a label may be from its point before a line leads to it."""
+_LITTLE = 1e-6
 _RINGS = (1.0, 1.6, 2.4, 3.4, 4.6, 6.0, 8.0, 11.0)
 _WAYS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 
@@ -134,8 +138,9 @@ def place(
 ) -> list[Box]:
     """Place one label beside each anchor so that no label lies on another, on an anchor, or outside `frame`.
 
-    Rings of places around each anchor are tried from the inside out; where all are taken, the one that
-    covers least. Lengths are pixels, boxes (left, bottom, right, top).
+    Rings of places around each anchor are tried from the inside out, those nearer to another anchor last
+    unless a line leads there; where all are taken, the one that covers least. Lengths are pixels, boxes
+    (left, bottom, right, top).
     """
     half = _MARKER / 2 + _GAP
     marks = [(x - half, y - half, x + half, y + half) for x, y in anchors]
@@ -147,12 +152,20 @@ def place(
             low = y + up * ring * (half + height / 2) - height / 2
             box = (left, low, left + width, low + height)
             covered = sum(overlap(box, other) for other in (*placed, *marks)) + _outside(box, frame)
+            covered += _LITTLE * _misleads(box, (x, y), anchors)
             if covered < least:
                 best, least = box, covered
             if covered == 0:
                 break
         placed.append(best)
     return placed
+
+
+def _misleads(box: Box, own: tuple[float, float], anchors: Sequence[tuple[float, float]]) -> bool:
+    """Tell whether a label that no line leads to is nearer to another anchor than to its own."""
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    away = math.dist(middle, own)
+    return away <= _FAR and any(math.dist(middle, other) < away for other in anchors)
 
 
 def overlap(one: Box, other: Box) -> float:
@@ -236,7 +249,7 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], floor: float) -> Non
     for point, anchor, box in zip(points, anchors, place(anchors, sizes, frame), strict=True):
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         offset = np.subtract(middle, anchor)
-        far = float(np.hypot(*offset)) > _MARKER + 8
+        far = float(np.hypot(*offset)) > _FAR
         axes.annotate(
             str(point.number),
             anchor,
