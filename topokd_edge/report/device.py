@@ -74,7 +74,7 @@ def int8_words(bench: dict[str, Any]) -> str:
     if not cost:
         return ""
     return (
-        f"Through the same runtime, int8 loses {numbers.points(cost['cost'], sign=False)} points "
+        f"Through the same runtime, int8 costs {numbers.points(cost['cost'], sign=False)} points "
         f"against float32 (95 % interval {numbers.interval(cost['ci95'])}, over {cost['over']}; "
         f"{cost['windows']} windows of {cost['subjects']} held-out subjects)."
     )
