@@ -47,7 +47,7 @@ def models_table(evaluated: dict[str, Any], peers: Peers) -> str:
         [
             name,
             f"{100 * row['accuracy']:.1f}",
-            "-" if row["std_subjects"] is None else f"{100 * row['std_subjects']:.1f}",
+            *("-" if row[key] is None else f"{100 * row[key]:.1f}" for key in ("std_subjects", "std_seeds")),
             f"{100 * row['macro_f1']:.1f}",
             f"{row['ece']:.3f}",
             f"{row['params']:,}",
@@ -63,9 +63,29 @@ def models_table(evaluated: dict[str, Any], peers: Peers) -> str:
         whole = made["by_subject"].keys() == set(tested)
         f1 = f"{100 * made['macro_f1']:.1f}" if whole else "-"
         rows.append(
-            [name, f"{100 * np.mean(values):.1f}", spread, f1, "-", "-", f"{made['bytes'] / 1000:,.0f}", "-"]
+            [
+                name,
+                f"{100 * np.mean(values):.1f}",
+                spread,
+                "-",
+                f1,
+                "-",
+                "-",
+                f"{made['bytes'] / 1000:,.0f}",
+                "-",
+            ]
         )
-    columns = ["model", "accuracy %", "± subjects", "macro F1 %", "ECE", "parameters", "kB", "MACs"]
+    columns = [
+        "model",
+        "accuracy %",
+        "± subjects",
+        "± seeds",
+        "macro F1 %",
+        "ECE",
+        "parameters",
+        "kB",
+        "MACs",
+    ]
     return table(columns, rows)
 
 
@@ -125,7 +145,7 @@ def page(run: Run, evaluated: dict[str, Any], peers: Peers, asked: list[str]) ->
         f"# {run.folder.name}: accuracy on held-out subjects",
         "\n".join(f"- {fact}" for fact in facts),
         models_table(evaluated, peers),
-        "Accuracy is the mean over subjects; ± is the sample standard deviation between them.",
+        "Accuracy is the mean over subjects; ± is the sample standard deviation between subjects, or seeds.",
         subjects_table(evaluated, peers),
         "\n".join(f"- {sentence}" for sentence in said),
         *(("## Chosen on the inner validation subjects", selection_table(run)) if _chosen(run) else ()),
