@@ -11,7 +11,9 @@ from pathlib import Path
 import made_bench
 import numpy as np
 import pytest
+from export_cases import make_run as export_run
 from made_recordings import windows_of
+from topokd_export.export import export_student
 from typer.testing import CliRunner
 
 from topokd_edge.cli._bench_documents import read_documents
@@ -451,3 +453,38 @@ def test_command_line_merges_results(run, tmp_path):
         CliRunner().invoke(app, [*call, str(tmp_path)], catch_exceptions=False)
     with pytest.raises(UsageError, match="one bundle only"):
         CliRunner().invoke(app, [*call, str(tmp_path), "--export", "e.json"], catch_exceptions=False)
+
+
+def test_a_page_of_results_and_a_bundle_without_their_run(run, tmp_path, monkeypatch):
+    from topokd_edge.cli import app
+
+    def page(*words: object) -> str:
+        call = ["report", *map(str, words), "--out", str(tmp_path / "r.html"), "--overwrite"]
+        answer = CliRunner().invoke(app, call, catch_exceptions=False)
+        assert answer.exit_code == 0, answer.output
+        return " ".join(Page((tmp_path / "r.html").read_text("utf-8")).text.split())
+
+    write_json(tmp_path / "a.json", made_bench.answer(made_bench.measured("local", made_bench.LOCAL)))
+    write_json(tmp_path / "b.json", made_bench.answer(made_bench.on_board("nrf52840")))
+    text = page(tmp_path / "a.json", tmp_path / "b.json")
+    assert text.count("On the Nordic nRF52840") == 1 and "3.21 ms" in text
+    assert "Files for devices" not in text and "Results on held-out subjects" not in text
+    bundle = tmp_path / "bundle"
+    export_student(export_run(tmp_path / "exported"), 1, 0, bundle, targets=("tflite",))
+    text = page(bundle, tmp_path / "b.json")
+    assert "bundle: what it costs on devices The int8 model file takes" in text
+    assert "On the Nordic nRF52840" in text and "student_int8.tflite" in text
+    text = page(bundle)
+    assert "student_int8.tflite" in text and "With and without topology" not in text
+    with pytest.raises(UsageError, match="--export is for"):
+        page(bundle, "--export", "e.json")
+    with pytest.raises(UsageError, match="one bundle only"):
+        page(bundle, bundle)
+    with pytest.raises(BadInputError, match="no results of bench"):
+        page(bundle / "manifest.json")
+    # A bundle stays as its sums say: the page is written elsewhere.
+    monkeypatch.chdir(tmp_path)
+    before = {path.name for path in bundle.iterdir()}
+    assert CliRunner().invoke(app, ["report", str(bundle)]).exit_code == 0
+    assert {path.name for path in bundle.iterdir()} == before
+    assert (tmp_path / "report.html").is_file()

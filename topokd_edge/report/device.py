@@ -7,7 +7,7 @@ from typing import Any
 
 from topokd_edge.report import device_figures, device_map, device_rows, figures, numbers
 from topokd_edge.report.device_names import COLOURS, PIPELINES, pipeline_name, rank
-from topokd_edge.report.device_words import comparisons, sentence
+from topokd_edge.report.device_words import comparisons, lead_sentence
 from topokd_edge.report.svg import QUIET
 
 
@@ -20,13 +20,12 @@ def bench_section(bench: dict[str, Any]) -> dict[str, Any]:
         here = [entry for entry in timed if entry["target"] == target]
         by_target[target] = latency_figure(target, here) if here else ""
     found = comparisons(bench)
-    first = next((item for item in found if item.tells), None)
     rows = [device_rows.row(entry, found) for entry in results]
     asked = list(dict.fromkeys(entry["target"] for entry in bench["results"]))
     watches_first = sorted(results, key=lambda entry: (rank(entry), asked.index(entry["target"])))
     mapped = device_map.collect(watches_first)
     return {
-        "lead": sentence(first) if first else "",
+        "lead": lead_sentence(bench),
         "compared": [device_rows.compared_row(item) for item in found],
         "int8_cost": int8_words(bench),
         "subjects": ", ".join(map(str, bench.get("subjects") or [])),

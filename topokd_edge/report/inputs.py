@@ -129,6 +129,11 @@ def metrics(fold_run: FoldRun, model: str) -> list[dict[str, Any]]:
     return lines
 
 
+def bundle_files(bundle: Path) -> dict[str, Any]:
+    """Return the files of a bundle as the answer of the export that wrote it names them."""
+    return {"bundle": bundle.name, "files": [asdict(file) for file in Bundle.open(bundle).manifest.files]}
+
+
 @contextmanager
 def reading(place: Path | str) -> Iterator[None]:
     """Turn a key or type that does not fit into an error that names the file.
@@ -165,7 +170,7 @@ def _exported(
 ) -> dict[str, Any] | None:
     """Return the files for devices: of a bundle, of the answer that was named, or of the run."""
     if bundle is not None:
-        return {"bundle": bundle.name, "files": [asdict(file) for file in Bundle.open(bundle).manifest.files]}
+        return bundle_files(bundle)
     return _part(
         export or folder / "export.json",
         missing,
