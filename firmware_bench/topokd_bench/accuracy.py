@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from topokd_bench.windows import HeldOut
+
 Z95 = 1.959963984540054
 """Two-sided 95 % point of the normal distribution."""
 
@@ -37,27 +39,36 @@ def interval95(
     return wilson95(int(correct.sum()), len(correct)), "windows"
 
 
-def accuracy_fields(
-    subject: npt.NDArray[np.str_] | None, chosen: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_]
-) -> dict[str, Any]:
-    """Return what a bench result says of accuracy.
+def judge(
+    held_out: HeldOut, chosen: npt.NDArray[np.int64], predicted: npt.ArrayLike
+) -> tuple[dict[str, Any], dict[int, bool]]:
+    """Return what a bench result says of accuracy, and of each window whether it was classified right.
 
     Parameters
     ----------
-    subject
-        str, shape (all windows,); None when unknown.
+    held_out
+        Whose truth is known.
     chosen
         int64, shape (windows,): those that were tried.
-    correct
-        bool, shape (windows,).
+    predicted
+        Their classes, shape (windows,).
+
+    Raises
+    ------
+    ValueError
+        When the truth is not known.
     """
-    interval, basis = interval95(correct, None if subject is None else subject[chosen])
-    return {
+    if held_out.y is None:
+        raise ValueError("held-out windows without their truth")
+    correct = np.asarray(predicted, dtype=np.int64) == held_out.y[chosen]
+    interval, basis = interval95(correct, None if held_out.subject is None else held_out.subject[chosen])
+    fields = {
         "accuracy": float(correct.mean()),
         "accuracy_ci95": interval,
         "accuracy_basis": basis,
         "windows": len(chosen),
     }
+    return fields, dict(zip(chosen.tolist(), correct.tolist(), strict=True))
 
 
 def wilson95(successes: int, trials: int) -> tuple[float, float]:

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.accuracy import judge
 from topokd_bench.adb import MACHINES, Phone
 from topokd_bench.adb_state import STATE, before_after, read_state, throttled
 from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode
-from topokd_bench.remote import MOST_BYTES, Candidate, why_died
+from topokd_bench.remote import MOST_BYTES, Candidate, tried, why_died
 from topokd_bench.ssh import VanishedError, clean
 from topokd_bench.timing import NS_PER_MS, Timing, sustained_summary
 from topokd_bench.windows import TIMING_WINDOWS, HeldOut
@@ -80,8 +80,7 @@ class PhoneBench:
         self, phone: Phone, held_out: HeldOut, digest: str, *, effort: Effort, windows: int | None = None
     ) -> None:
         self._phone, self._held_out, self._digest, self._effort = phone, held_out, digest, effort
-        most = max(1, MOST_BYTES // (held_out.x[0].size * 4))
-        self.chosen = held_out.spread(most if windows is None else min(windows, most))
+        self.chosen = held_out.within(MOST_BYTES, windows)
         self.facts: dict[str, Any] = {
             name: next((phone.properties[key] for key in keys if phone.properties.get(key)), None)
             for name, keys in _FACTS.items()
@@ -111,8 +110,8 @@ class PhoneBench:
         DeviceError
             When the device vanishes before it was timed, or cannot take the files.
         """
-        tried = self.tried(candidate.job)
-        self._put(candidate, tried)
+        chosen = self.tried(candidate.job)
+        self._put(candidate, chosen)
         try:
             self._prove(candidate)
             first = self._state()
@@ -122,7 +121,7 @@ class PhoneBench:
         fields["self_test"] = {"vectors": len(candidate.proof.x), "bundle": self._digest}
         correct: dict[int, bool] = {}
         try:
-            accuracy, correct = self._accuracy(tried)
+            accuracy, correct = self._accuracy(chosen)
             steady = self._row(candidate.job, {**fields, **accuracy}, correct)
             return [steady, *(self._sustained(steady) if lasting else [])], None
         except (VanishedError, _FailedError) as error:
@@ -135,10 +134,9 @@ class PhoneBench:
 
     def tried(self, job: Job) -> npt.NDArray[np.int64]:
         """Return the held-out windows a job is tried on, at most `accuracy_windows`."""
-        limit = job.accuracy_windows
-        return self._held_out.spread(len(self.chosen) if limit is None else min(limit, len(self.chosen)))
+        return tried(self._held_out, self.chosen, job)
 
-    def _put(self, candidate: Candidate, tried: npt.NDArray[np.int64]) -> None:
+    def _put(self, candidate: Candidate, chosen: npt.NDArray[np.int64]) -> None:
         own, proof = self._held_out, candidate.proof
         self._phone.put("student", candidate.content)
         self._phone.run("chmod 700 student", seconds=60.0)
@@ -147,7 +145,7 @@ class PhoneBench:
         self._phone.put("timing", timing.tobytes())
         self._phone.put("one", timing[:1].tobytes())
         if own.y is not None:
-            self._phone.put("windows", _interleaved(own.x[tried], candidate.channels).tobytes())
+            self._phone.put("windows", _interleaved(own.x[chosen], candidate.channels).tobytes())
 
     def _numbers(
         self, words: str, data: str, kind: Callable[[str], Number], *, seconds: float = 0.0
@@ -221,16 +219,14 @@ class PhoneBench:
             found.append(took / NS_PER_MS)
         return found, clock
 
-    def _accuracy(self, tried: npt.NDArray[np.int64]) -> tuple[dict[str, Any], dict[int, bool]]:
+    def _accuracy(self, chosen: npt.NDArray[np.int64]) -> tuple[dict[str, Any], dict[int, bool]]:
         own = self._held_out
         if own.y is None:
             return {}, {}
         labels = [row[0] for row in self._numbers("./student label", "windows", int)]
-        if len(labels) != len(tried):
+        if len(labels) != len(chosen):
             raise _FailedError("the device answered nonsense")
-        right = np.array(labels) == own.y[tried]
-        correct = {int(index): bool(yes) for index, yes in zip(tried, right, strict=True)}
-        return accuracy_fields(own.subject, tried, right), correct
+        return judge(own, chosen, labels)
 
     def _sustained(self, steady: Measured) -> list[Measured]:
         seconds = self._effort.sustained

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topokd_bench import device
-from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.accuracy import judge
 from topokd_bench.local import Effort, Job, Measured, as_measured, other_mode, with_own_start
 from topokd_bench.remote_states import (
     both_states,
@@ -115,9 +115,7 @@ class Bench:
     ) -> None:
         self._agent, self._held_out, self._digest = agent, held_out, digest
         self._threads, self._effort = tuple(threads), effort or Effort()
-        each = held_out.x[0].size * 4
-        most = max(1, MOST_BYTES // each)
-        self.chosen = held_out.spread(most if windows is None else min(windows, most))
+        self.chosen = held_out.within(MOST_BYTES, windows)
         timing = held_out.x[held_out.spread(TIMING_WINDOWS)]
         self._timing_count = len(timing)
         self._stored: set[str] = set()
@@ -242,16 +240,14 @@ class Bench:
 
     def tried(self, job: Job) -> npt.NDArray[np.int64]:
         """Return the held-out windows a job is tried on, at most `accuracy_windows`."""
-        limit = job.accuracy_windows
-        few = limit is not None and limit < len(self.chosen)
-        return self._held_out.spread(limit or 0) if few else self.chosen
+        return tried(self._held_out, self.chosen, job)
 
-    def _windows(self, tried: npt.NDArray[np.int64]) -> str:
+    def _windows(self, chosen: npt.NDArray[np.int64]) -> str:
         """Return the name of held-out windows on the device; empty when their truth is not known."""
         if self._held_out.y is None:
             return ""
-        name = "windows" if len(tried) == len(self.chosen) else f"windows-{len(tried)}"
-        self._put(name, _floats(self._held_out.x[tried]))
+        name = "windows" if len(chosen) == len(self.chosen) else f"windows-{len(chosen)}"
+        self._put(name, _floats(self._held_out.x[chosen]))
         return name
 
     def _put(self, name: str, content: bytes) -> None:
@@ -264,7 +260,7 @@ class Bench:
         raw: Mapping[str, Any],
         before: Mapping[str, Any],
         after: Mapping[str, Any],
-        tried: npt.NDArray[np.int64],
+        chosen: npt.NDArray[np.int64],
     ) -> tuple[dict[str, Any], dict[int, bool]]:
         """Turn what an agent counted into fields of `BenchResult`."""
         timing = timing_of(raw["ns"], self._effort.warmup)
@@ -293,10 +289,15 @@ class Bench:
         }
         correct: dict[int, bool] = {}
         if self._held_out.y is not None and raw["labels"]:
-            right = np.array(raw["labels"], dtype=np.int64) == self._held_out.y[tried]
-            fields |= accuracy_fields(self._held_out.subject, tried, right)
-            correct = {int(index): bool(yes) for index, yes in zip(tried, right, strict=True)}
+            accuracy, correct = judge(self._held_out, chosen, raw["labels"])
+            fields |= accuracy
         return fields, correct
+
+
+def tried(held_out: HeldOut, chosen: npt.NDArray[np.int64], job: Job) -> npt.NDArray[np.int64]:
+    """Return the windows a job is tried on: `chosen`, or its `accuracy_windows` where those are fewer."""
+    limit = job.accuracy_windows
+    return chosen if limit is None or limit >= len(chosen) else held_out.spread(limit)
 
 
 def _bytes(value: Any) -> int | None:

@@ -37,6 +37,11 @@ class HeldOut:
         count = min(count, len(self.x))
         return (np.arange(count) * len(self.x) // max(1, count)).astype(np.int64)
 
+    def within(self, most_bytes: int, count: int | None = None) -> npt.NDArray[np.int64]:
+        """Return indices spread evenly: at most `count`, and what `most_bytes` hold (float32), but one."""
+        most = max(1, most_bytes // (4 * self.x[0].size))
+        return self.spread(most if count is None else min(count, most))
+
     def some(self, count: int) -> HeldOut:
         """Return `count` windows, spread evenly."""
         chosen = self.spread(count)

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from topokd_bench import device
-from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.accuracy import judge
 from topokd_bench.timing import NS_PER_MS, Timing, measure, measure_paced, sustained_summary
 from topokd_bench.types import Array, Pipeline
 from topokd_bench.windows import HeldOut, timing_windows
@@ -167,13 +166,9 @@ def _accuracy(pipeline: Pipeline, path: Path, limit: int | None) -> dict[str, An
     if held_out.y is None or limit == 0:
         return {"accuracy": None, "windows": 0, "predicted": {"window": [], "correct": []}}
     chosen = held_out.spread(len(held_out.x) if limit is None else limit)
-    correct: npt.NDArray[np.bool_] = np.array(
-        [int(pipeline.run(held_out.x[i : i + 1]).argmax()) == held_out.y[i] for i in chosen], dtype=np.bool_
-    )
-    return {
-        **accuracy_fields(held_out.subject, chosen, correct),
-        "predicted": {"window": chosen.tolist(), "correct": correct.tolist()},
-    }
+    predicted = [int(pipeline.run(held_out.x[i : i + 1]).argmax()) for i in chosen]
+    fields, correct = judge(held_out, chosen, predicted)
+    return {**fields, "predicted": {"window": list(correct), "correct": list(correct.values())}}
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topokd_bench.accuracy import interval95
+import numpy as np
+from topokd_bench.accuracy import judge
 from topokd_bench.browser import TARGET
 from topokd_bench.browser.post import BUILDS, BuildRun, Post, is_disturbed, same_logits
 from topokd_bench.local import Measured
@@ -93,14 +94,7 @@ def timed_fields(
 def _accuracy(run: BuildRun, held_out: HeldOut | None) -> dict[str, Any]:
     if held_out is None or held_out.y is None:
         return {}
-    correct = run.predicted == held_out.y
-    interval, basis = interval95(correct, held_out.subject)
-    return {
-        "accuracy": float(correct.mean()),
-        "accuracy_ci95": interval,
-        "accuracy_basis": basis,
-        "windows": len(correct),
-    }
+    return judge(held_out, np.arange(len(held_out.x)), run.predicted)[0]
 
 
 def _name(result: BenchResult) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.accuracy import judge
 from topokd_bench.boards import Board, board_names, open_board
 from topokd_bench.local import Measured
 from topokd_bench.mcu import BATTERY_MWH, TARGET, CoreCounts, Duty, board_result, core_result
@@ -25,7 +25,7 @@ from topokd_export.c.writer import app_numbers
 
 from topokd_edge.bundle import Bundle
 from topokd_edge.cli import _bench_mcu_floats, console
-from topokd_edge.cli._bench_mcu_floats import Counted, FloatJob, Trial
+from topokd_edge.cli._bench_mcu_floats import Counted, FloatJob, Trial, core_counts
 from topokd_edge.cli._installed import installed_version
 from topokd_edge.errors import CheckFailedError
 from topokd_edge.progress import Progress
@@ -175,22 +175,13 @@ def _count(bundle: Bundle, student: StudentOnCore, compiler: Compiler) -> CoreCo
     firmware = student.build(compiler)
     x = bundle.self_test()["x"]
     counts = student.prove(x)
-    return CoreCounts(
-        core=student.core,
-        kernel=student.kernel,
-        compiler=student.compiler,
-        flags=" ".join(student.flags),
-        instructions=counts.instructions,
-        layers=counts.layers,
-        cycles=counts.cycles,
+    return core_counts(
+        student,
+        firmware,
+        counts,
         cycle_rules=SOURCES[student.core],
-        ram_bytes=student.needs.ram_bytes,
-        arena_bytes=student.arena_bytes,
-        stack_bytes=counts.stack_bytes,
-        flash_bytes=firmware.flash_bytes,
         model_bytes=bundle.model_path("tflite", "int8").stat().st_size,
         macs=bundle.manifest.macs or 0,
-        windows_counted=counts.windows,
         self_test={
             "vectors": counts.proven,
             "layers": len(counts.layers) - 1,
@@ -221,9 +212,7 @@ def _accuracy(
         progress("mcu windows", first, len(chosen), student.core)
         answers.append(student.classify(held_out.x[chosen[first : first + _AT_ONCE]]))
     progress("mcu windows", len(chosen), len(chosen))
-    correct = np.concatenate(answers) == held_out.y[chosen]
-    fields = accuracy_fields(held_out.subject, chosen, correct)
-    return fields, dict(zip(chosen.tolist(), correct.tolist(), strict=True))
+    return judge(held_out, chosen, np.concatenate(answers))
 
 
 def notes(measured: Sequence[Measured], options: Options) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.accuracy import judge
 from topokd_bench.boards import Board
 from topokd_bench.local import Job
 from topokd_bench.mcu import CoreCounts
@@ -17,11 +17,11 @@ from topokd_bench.pipelines import TDA, load
 from topokd_bench.windows import HeldOut
 from topokd_export.c.cores import CORES
 from topokd_export.c.cycles import FLOAT_SOURCE, RULES, SOURCES
-from topokd_export.c.firmware import Compiler
+from topokd_export.c.firmware import Compiler, Firmware
 from topokd_export.c.float_on_core import FloatOnCore
 from topokd_export.c.float_on_m55 import pipeline_on
 from topokd_export.c.float_writer import FloatPipeline, signal_pipeline, topology_pipeline
-from topokd_export.c.on_core import Counts
+from topokd_export.c.on_core import Counts, StudentOnCore
 
 from topokd_edge.cli._bench_plan import BenchPlan
 from topokd_edge.errors import TopokdError
@@ -154,28 +154,40 @@ def count(job: FloatJob, core: str, boards: Sequence[Board], trial: Trial) -> Co
     firmware = student.build(trial.compiler)
     found = _prove(student, job, trial.held_out)
     accuracy, correct = _accuracy(student, job, trial)
-    counts = CoreCounts(
-        core=core,
-        kernel=student.kernel,
-        compiler=student.compiler,
-        flags=" ".join(student.flags),
-        instructions=found.instructions,
-        layers=found.layers,
-        cycles=found.cycles,
+    counts = core_counts(
+        student,
+        firmware,
+        found,
         cycle_rules=f"{SOURCES[core]}; {FLOAT_SOURCE}" if _by_table(core) else SOURCES[core],
-        ram_bytes=student.needs.ram_bytes,
-        arena_bytes=student.arena_bytes,
-        stack_bytes=found.stack_bytes,
-        flash_bytes=firmware.flash_bytes,
         model_bytes=job.job.model_bytes,
         macs=job.job.macs or 0,
-        windows_counted=found.windows,
         self_test={"vectors": found.proven, "bit_by_bit": found.windows, "bundle": trial.bundle},
         versions=trial.versions,
         pipeline=job.name,
     )
     built = {"ram_bytes": counts.ram_bytes + counts.stack_bytes, "flash_bytes": counts.flash_bytes}
     return Counted(job.name, built, counts, accuracy, correct)
+
+
+def core_counts(
+    student: StudentOnCore | FloatOnCore, firmware: Firmware, found: Counts, **own: Any
+) -> CoreCounts:
+    """Return the counts of what ran on a core, `own` fields beside those every pipeline has."""
+    return CoreCounts(
+        core=student.core,
+        kernel=student.kernel,
+        compiler=student.compiler,
+        flags=" ".join(student.flags),
+        instructions=found.instructions,
+        layers=found.layers,
+        cycles=found.cycles,
+        ram_bytes=student.needs.ram_bytes,
+        arena_bytes=student.arena_bytes,
+        stack_bytes=found.stack_bytes,
+        flash_bytes=firmware.flash_bytes,
+        windows_counted=found.windows,
+        **own,
+    )
 
 
 def _by_table(core: str) -> bool:
@@ -195,6 +207,4 @@ def _accuracy(student: FloatOnCore, job: FloatJob, trial: Trial) -> tuple[dict[s
     if held_out.y is None:
         return {}, {}
     chosen = held_out.spread(trial.windows)
-    correct = student.classify(job.windows(held_out)[chosen]) == held_out.y[chosen]
-    fields = accuracy_fields(held_out.subject, chosen, correct)
-    return fields, dict(zip(chosen.tolist(), correct.tolist(), strict=True))
+    return judge(held_out, chosen, student.classify(job.windows(held_out)[chosen]))

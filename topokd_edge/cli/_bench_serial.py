@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from topokd_bench.accuracy import accuracy_fields
+from topokd_bench.accuracy import judge
 from topokd_bench.local import Measured
 from topokd_bench.serial.board import Board
 from topokd_bench.serial.link import Link
@@ -146,13 +145,12 @@ def _classify(
     for index in chosen:
         board.load(held_out.x[index].T)
         answers.append(int(board.run().logits.argmax()))
-    right = np.array(answers) == held_out.y[chosen]
-    seen.accuracy = accuracy_fields(held_out.subject, chosen, right)
+    seen.accuracy, correct = judge(held_out, chosen, answers)
     if len(chosen) < len(held_out.x):
         found.notes.append(
             f"{target}: accuracy on {len(chosen)} of {len(held_out.x)} held-out windows, evenly spread"
         )
-    return dict(zip(chosen.tolist(), right.tolist(), strict=True))
+    return correct
 
 
 def _show(name: str, measured: list[Measured]) -> None:

@@ -98,10 +98,10 @@ def lead(bench: dict[str, Any]) -> Comparison | None:
 def lead_sentence(bench: dict[str, Any]) -> str:
     """Return the words of `lead`, and how much of it is topology where that is known; empty without one."""
     found = lead(bench)
-    return sentence(found) + (_of_it(found.tda) if found.tda else "") if found else ""
+    return _sentence(found) + (_of_it(found.tda) if found.tda else "") if found else ""
 
 
-def sentence(found: Comparison) -> str:
+def _sentence(found: Comparison) -> str:
     """Return a comparison in words, with the basis, and the range of everything modelled."""
     student, tda = found.student, found.tda
     opening = f"On {place(found)}, {spoken(student['pipeline'])}"

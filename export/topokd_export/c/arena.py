@@ -193,11 +193,12 @@ def _pack(places: dict[str, _Place]) -> int:
         offset = 0
         for other in sorted(placed, key=lambda item: item.offset):
             if place.meets(other) and offset + place.bytes > other.offset:
-                offset = max(offset, _aligned(other.offset + other.bytes))
+                offset = max(offset, aligned(other.offset + other.bytes))
         place.offset = offset
         placed.append(place)
-    return _aligned(max(place.offset + place.bytes for place in placed))
+    return aligned(max(place.offset + place.bytes for place in placed))
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def aligned(size: int, to: int = ALIGNMENT) -> int:
+    """Return `size` rounded up to a multiple of `to`."""
+    return -(-size // to) * to

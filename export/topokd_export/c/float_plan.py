@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topokd_export.c.arena import ROWS_TOGETHER, block_rows, place_tensors, scratch, stays_behind
+from topokd_export.c.arena import (
+    ROWS_TOGETHER,
+    Plan,
+    aligned,
+    block_rows,
+    place_tensors,
+    scratch,
+    stays_behind,
+)
 from topokd_export.c.float_graph import FloatAdd, FloatConv, FloatScale
 from topokd_export.c.topology_layers import WINDOW, Image
 
@@ -21,16 +29,6 @@ _STATE = 8
 
 
 @dataclass(frozen=True)
-class FloatPlan:
-    """Offsets in bytes by tensor, and sizes; see `arena.Plan`."""
-
-    offsets: dict[str, int]
-    arena_bytes: int
-    block_rows: dict[str, int]
-    scratch_values: int
-
-
-@dataclass(frozen=True)
 class _Kept:
     """The window, which lies outside the arena."""
 
@@ -38,7 +36,7 @@ class _Kept:
     bytes: int = 0
 
 
-def plan_floats(pipeline: FloatPipeline) -> FloatPlan:
+def plan_floats(pipeline: FloatPipeline) -> Plan:
     """Place every tensor; a layer overwrites its input where nobody else reads it and it safely can."""
     convolutions = [layer for layer in pipeline.layers if isinstance(layer, FloatConv)]
     rows = {layer.name: block_rows(layer, layer.output.rows, _rows_together(layer)) for layer in convolutions}
@@ -47,7 +45,7 @@ def plan_floats(pipeline: FloatPipeline) -> FloatPlan:
     needed += [
         layer.output.rows + layer.output.columns for layer in pipeline.layers if isinstance(layer, Image)
     ]
-    return FloatPlan(offsets, size, rows, max(needed))
+    return Plan(offsets, size, rows, max(needed))
 
 
 def _rows_together(layer: FloatConv) -> int:
@@ -63,10 +61,10 @@ def _may_overwrite(layer: Layer) -> bool:
     )
 
 
-def float_ram_bytes(pipeline: FloatPipeline, plan: FloatPlan) -> int:
+def float_ram_bytes(pipeline: FloatPipeline, plan: Plan) -> int:
     """Return the size of `pipeline_t`, all the memory that a pipeline has."""
     window = 4 * pipeline.length * pipeline.channels
-    return plan.arena_bytes + _rounded(4 * plan.scratch_values) + _rounded(window + _STATE)
+    return plan.arena_bytes + aligned(4 * plan.scratch_values) + aligned(window + _STATE)
 
 
 def layer_outputs(pipeline: FloatPipeline) -> list[tuple[int, int]]:
@@ -98,8 +96,4 @@ def packed(layer: FloatConv) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def whole(channels: int) -> int:
     """Return output channels with those of zeros that the kernel computes beside them."""
-    return _rounded(channels, _TOGETHER)
-
-
-def _rounded(size: int, to: int = 8) -> int:
-    return -(-size // to) * to
+    return aligned(channels, _TOGETHER)

@@ -12,6 +12,7 @@ import numpy as np
 from topokd_edge.errors import BadInputError
 from topokd_edge.topology.params import ImageParams
 from topokd_export.c import literals
+from topokd_export.c.arena import Plan
 from topokd_export.c.float_graph import (
     FloatAdd,
     FloatConv,
@@ -20,7 +21,7 @@ from topokd_export.c.float_graph import (
     FloatScale,
     read_float_graph,
 )
-from topokd_export.c.float_plan import FloatPlan, float_ram_bytes, packed, plan_floats, whole
+from topokd_export.c.float_plan import float_ram_bytes, packed, plan_floats, whole
 from topokd_export.c.topology_layers import WINDOW, Image, Persistence, topology_layers
 
 _FLOAT = ("topokd_float.h", "topokd_float.c")
@@ -145,7 +146,7 @@ def write_pipeline(pipeline: FloatPipeline) -> dict[str, str]:
     return files
 
 
-def _values(pipeline: FloatPipeline, plan: FloatPlan, with_topology: bool) -> dict[str, str]:
+def _values(pipeline: FloatPipeline, plan: Plan, with_topology: bool) -> dict[str, str]:
     """Return what stands for each @KEY@ of the templates."""
     mean, std = pipeline.mean, pipeline.std
     scale = "" if mean is None or std is None else (
@@ -168,7 +169,7 @@ def _values(pipeline: FloatPipeline, plan: FloatPlan, with_topology: bool) -> di
     }
 
 
-def _constants(index: int, layer: Layer, plan: FloatPlan) -> str:
+def _constants(index: int, layer: Layer, plan: Plan) -> str:
     """Return the arrays and the struct of one layer."""
     title = f"/* {literals.comment(layer.name)} */\n"
     match layer:
@@ -226,7 +227,7 @@ def _struct(kind: str, index: int, *values: object) -> str:
     return f"static const tk_float_{kind} layer_{index} = {{{', '.join(map(str, values))}}};"
 
 
-def _call(index: int, pipeline: FloatPipeline, plan: FloatPlan) -> str:
+def _call(index: int, pipeline: FloatPipeline, plan: Plan) -> str:
     """Return the statement that runs one layer."""
     layer = pipeline.layers[index]
     diagrams = isinstance(layer, Persistence)
@@ -246,7 +247,7 @@ def _call(index: int, pipeline: FloatPipeline, plan: FloatPlan) -> str:
     return f"    tk_run_{kind}({arguments});\n    PIPELINE_DONE({index});"
 
 
-def _place(name: str, plan: FloatPlan, *, pairs: bool = False) -> str:
+def _place(name: str, plan: Plan, *, pairs: bool = False) -> str:
     if name == WINDOW:
         return "pipeline->window"
     at = f"pipeline->arena[{plan.offsets[name] // 4}]"

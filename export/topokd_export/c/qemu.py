@@ -139,16 +139,8 @@ def build_for_qemu(
     MissingError, CheckFailedError
         As `build_firmware`.
     """
-    port = resources.files("topokd_export.c") / "emulation"
-    extra = {name: (port / name).read_text("utf-8") for name in ("mps3.c", "wrapped.h", "mps3.ld")}
-    return link(
-        {**files, **extra},
-        core,
-        (*flags, *WRAP, "-Wl,-T,mps3.ld"),
-        ("mps3.c", *SOURCES),
-        compiler,
-        placed=True,
-    )
+    extra = {name: _port(name) for name in ("mps3.c", "wrapped.h", "mps3.ld")}
+    return _linked({**files, **extra}, core, (*flags, *WRAP), SOURCES, compiler)
 
 
 def build_pipeline_for_qemu(
@@ -165,20 +157,27 @@ def build_pipeline_for_qemu(
     MissingError, CheckFailedError
         As `build_firmware`.
     """
-    port = resources.files("topokd_export.c") / "emulation"
-    script = (port / "mps3.ld").read_text("utf-8")
-    apart = script.replace(" *(.rodata*) }", " }\n  .rodata 0x01000000 : { *(.rodata*) }")
-    extra = {"mps3.c": (port / "mps3.c").read_text("utf-8"), "mps3.ld": apart}
+    apart = _port("mps3.ld").replace(" *(.rodata*) }", " }\n  .rodata 0x01000000 : { *(.rodata*) }")
+    extra = {"mps3.c": _port("mps3.c"), "mps3.ld": apart}
     watched = ("-DBENCH_PIPELINE", "-DPIPELINE_WATCHED")
-    return link(
-        {**files, **extra},
-        core,
-        (*flags, *watched, "-Wl,-T,mps3.ld"),
-        ("mps3.c", *sources),
-        compiler,
-        placed=True,
-        fpu=True,
-    )
+    return _linked({**files, **extra}, core, (*flags, *watched), sources, compiler, fpu=True)
+
+
+def _port(name: str) -> str:
+    return (resources.files("topokd_export.c") / "emulation" / name).read_text("utf-8")
+
+
+def _linked(
+    files: Mapping[str, str],
+    core: str,
+    flags: tuple[str, ...],
+    sources: Sequence[str],
+    compiler: Compiler,
+    *,
+    fpu: bool = False,
+) -> bytes:
+    own = (*flags, "-Wl,-T,mps3.ld")
+    return link(files, core, own, ("mps3.c", *sources), compiler, placed=True, fpu=fpu)
 
 
 def _found(values: tuple[Any, ...], layers: int, per_tick: float, kind: np.dtype[Any]) -> Found:

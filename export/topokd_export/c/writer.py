@@ -13,7 +13,7 @@ from topokd_edge.bundle import Normalisation, dequantise
 from topokd_edge.manifest import Manifest
 from topokd_edge.streaming import DEFAULT_OVERLAP, window_step
 from topokd_export.c import literals
-from topokd_export.c.arena import Plan, plan_arena
+from topokd_export.c.arena import Plan, aligned, plan_arena
 from topokd_export.c.integer_graph import Add, Conv, IntegerGraph, Layer, Mean, Rescale, Scale
 
 RUNTIME = ("topokd_kernels.h", "topokd_arithmetic.h", "topokd_dot.h", "topokd_kernels.c")
@@ -81,12 +81,8 @@ def write_c(graph: IntegerGraph, app: AppNumbers, self_test: SelfTest | None) ->
 
 def ram_bytes(graph: IntegerGraph, plan: Plan, *, value_bytes: int = 2) -> int:
     """Return the size of `student_t`; a widened value takes 2 bytes with SMLAD, 1 otherwise."""
-    scratch = _rounded(plan.scratch_values * value_bytes, 8)
-    return plan.arena_bytes + scratch + _rounded(_rounded(graph.input.bytes, 4) + _RING_STATE, 8)
-
-
-def _rounded(size: int, to: int) -> int:
-    return -(-size // to) * to
+    scratch = aligned(plan.scratch_values * value_bytes)
+    return plan.arena_bytes + scratch + aligned(aligned(graph.input.bytes, 4) + _RING_STATE)
 
 
 def weight_bytes(graph: IntegerGraph) -> int:

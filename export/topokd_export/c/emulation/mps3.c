@@ -110,14 +110,7 @@ static void layer_ended(uint32_t begun, const int8_t *out, int32_t count)
 
 static int32_t classify(void)
 {
-    int32_t row;
-    int32_t label;
-    student_status status = student_init(&student, STUDENT_DEFAULT_STEP);
-    layer = 0;
-    for (row = 0; (row < STUDENT_LENGTH) && (status == STUDENT_OK); row++) {
-        status = student_push(&student, &samples[row * STUDENT_CHANNELS]);
-    }
-    return (status == STUDENT_WINDOW) ? (int32_t)student_classify(&student, found.logits, &label) : -100;
+    return classify_samples(found.logits);
 }
 
 #endif
